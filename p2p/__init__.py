@@ -1,0 +1,1 @@
+"""Peers: identity, TLS, framing, gossip and block transfer."""

@@ -1,0 +1,1 @@
+"""The node: wires ledger, consensus and peers together and serves clients."""

@@ -1,0 +1,1 @@
+"""The ledger: transactions, blocks, canonical encoding, rules, the Merkle tree and their storage."""
