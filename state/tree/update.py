@@ -1,0 +1,226 @@
+"""One bulk update for each block: all changed keys in one pass down the tree and one pass of hashing up.
+
+It reads stored rows and returns rows to put and rows that became stale; it never writes. An overlay that is discarded
+therefore leaves no trace, and the store commits a tree in the same batch as its block.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from state.errors import InvariantError
+from state.hashing import Hash
+from state.slices import Slices
+from state.tree.cache import PageCache
+from state.tree.hashes import EMPTY, HASH_BYTES, LEAF_TAG
+from state.tree.node import (
+    ANCESTORS,
+    SLOTS,
+    Page,
+    Ref,
+    encode_root,
+    encode_value,
+    nibble_at,
+    page_key,
+    value_key,
+    version_bytes,
+)
+from state.tree.read import Reader, load_page, load_root
+
+_UNINTERRUPTED_CHANGES_MAX: Final = 32
+"""A subtree with at most so many changes is updated without a pause: about 1 ms."""
+
+_UNINTERRUPTED_KEYS_MAX: Final = 4096
+"""Keys that are put in order without a pause: less than 1 ms."""
+
+Run = tuple[int, int, int]
+"""A slot, and the changes [low, high) that fall into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeUpdate:
+    """What a block does to the stored tree, for the store to commit.
+
+    `stale` are the keys of the rows that `base_version` references and `version` no longer does: once no version
+    before `version` is to be read, they can be deleted. `pages` are the new pages decoded, for the cache.
+    """
+
+    version: int
+    root: Hash
+    puts: list[tuple[bytes, bytes]]
+    stale: list[bytes]
+    pages: list[tuple[bytes, Page]]
+
+
+def update(
+    reader: Reader,
+    base_version: int | None,
+    new_version: int,
+    changes: Mapping[bytes, bytes | None],
+    cache: PageCache | None = None,
+) -> Slices[TreeUpdate]:
+    """Applies `changes` (key hash -> value, None deletes) to the tree of `base_version`, giving `new_version`.
+
+    `base_version` None begins with the empty tree. Yields at safe points and returns the TreeUpdate. Without changes
+    the result still has the root record of `new_version`. Deleting what is absent, or writing a value again, changes
+    nothing. Raises InvariantError naming a stored row that is missing or damaged.
+    """
+    if base_version is not None and base_version >= new_version:
+        raise InvariantError(f"tree version {new_version} cannot follow version {base_version}")
+    keys = yield from _in_order(changes)
+    work = _Update(reader, cache, version_bytes(new_version), keys, [changes[key] for key in keys])
+    base = None
+    if base_version is not None:
+        base = load_root(reader, base_version)
+        work.stale.append(version_bytes(base_version))
+    top = (yield from work.wide(base, 0, 0, len(keys))) if keys else base
+    root_key = version_bytes(new_version)
+    work.puts.append((root_key, encode_root(root_key, top)))
+    root = EMPTY if top is None else Hash(top[0])
+    return TreeUpdate(new_version, root, work.puts, work.stale, work.pages)
+
+
+def commit_to_cache(cache: PageCache, committed: TreeUpdate) -> None:
+    """Tells the cache of an update that is now durable; never to be called for one that may be discarded."""
+    cache.replace(committed.stale, committed.pages)
+
+
+def _in_order(changes: Mapping[bytes, bytes | None]) -> Slices[list[bytes]]:
+    """Returns the changed keys in ascending order; sorts by first byte before, to be able to pause in between."""
+    buckets: list[list[bytes]] = [[] for _ in range(256)]
+    for count, key in enumerate(changes, 1):
+        if len(key) != HASH_BYTES:
+            raise InvariantError(f"a tree key has {len(key)} bytes instead of {HASH_BYTES}")
+        buckets[key[0]].append(key)
+        if count % _UNINTERRUPTED_KEYS_MAX == 0:
+            yield
+    keys: list[bytes] = []
+    for bucket in buckets:
+        if len(keys) // _UNINTERRUPTED_KEYS_MAX != (len(keys) + len(bucket)) // _UNINTERRUPTED_KEYS_MAX:
+            yield
+        bucket.sort()
+        keys += bucket
+    return keys
+
+
+class _Update:
+    """The changes of one block, in key order, and the rows that they give rise to."""
+
+    __slots__ = ("cache", "keys", "pages", "puts", "reader", "stale", "values", "version")
+
+    def __init__(
+        self,
+        reader: Reader,
+        cache: PageCache | None,
+        version: bytes,
+        keys: list[bytes],
+        values: list[bytes | None],
+    ) -> None:
+        self.reader = reader
+        self.cache = PageCache(0) if cache is None else cache
+        self.version = version
+        self.keys = keys
+        self.values = values
+        self.puts: list[tuple[bytes, bytes]] = []
+        self.stale: list[bytes] = []
+        self.pages: list[tuple[bytes, Page]] = []
+
+    def wide(self, old: Ref | None, depth: int, low: int, high: int) -> Slices[Ref | None]:
+        """`narrow` for a subtree with too many changes for one go: pauses between its children."""
+        if high - low <= _UNINTERRUPTED_CHANGES_MAX:
+            yield
+            return self.narrow(old, depth, low, high)
+        page, owned = self._open(old, depth, low)
+        dirty = 0
+        for slot, start, end in self._runs(depth, low, high):
+            before = page.get(slot)
+            after = yield from self.wide(before, depth + 1, start, end)
+            if after is not before:
+                if not owned:
+                    page, owned = page.copy(), True
+                page.set(slot, after)
+                dirty |= ANCESTORS[slot]
+        return self._close(old, page, dirty, depth, low)
+
+    def narrow(self, old: Ref | None, depth: int, low: int, high: int) -> Ref | None:
+        """Applies the changes [low, high) to the subtree `old` at `depth` nibbles and returns what it becomes."""
+        if high - low == 1 and (old is None or old[2] is not None):
+            key = self.keys[low]
+            if old is None or old[2] == key:
+                return self._leaf(old, key, self.values[low])
+            if self.values[low] is None:
+                return old
+        page, owned = self._open(old, depth, low)
+        dirty = 0
+        for slot, start, end in self._runs(depth, low, high):
+            before = page.get(slot)
+            after = self.narrow(before, depth + 1, start, end)
+            if after is not before:
+                if not owned:
+                    page, owned = page.copy(), True
+                page.set(slot, after)
+                dirty |= ANCESTORS[slot]
+        return self._close(old, page, dirty, depth, low)
+
+    def _leaf(self, old: Ref | None, key: bytes, value: bytes | None) -> Ref | None:
+        """Gives the leaf of `key`, if there is one, its new value."""
+        if value is None:
+            if old is not None:
+                self.stale.append(value_key(old[1], key))
+            return None
+        digest = sha256(LEAF_TAG + key + sha256(value).digest()).digest()
+        if old is not None:
+            if old[0] == digest:
+                return old
+            self.stale.append(value_key(old[1], key))
+        self.puts.append((value_key(self.version, key), encode_value(value)))
+        return digest, self.version, key
+
+    def _open(self, old: Ref | None, depth: int, low: int) -> tuple[Page, bool]:
+        """Returns the page to work on, and whether it may be changed in place.
+
+        Where there was no page, changes meet an empty slot or a leaf: a page begins there with that leaf in it.
+        """
+        if old is not None and old[2] is None:
+            node_key = page_key(old[1], depth, self.keys[low])
+            page = self.cache.get(node_key)
+            return (load_page(self.reader, node_key), True) if page is None else (page, False)
+        page = Page()
+        if old is not None and old[2] is not None:
+            page.set(nibble_at(old[2], depth), old)
+        return page, True
+
+    def _close(self, old: Ref | None, page: Page, dirty: int, depth: int, low: int) -> Ref | None:
+        """Returns what the page has become: nothing, its only leaf, itself as before, or a new row."""
+        if not dirty:
+            return old
+        if old is not None and old[2] is None:
+            self.stale.append(page_key(old[1], depth, self.keys[low]))
+        occupied = page.stored >> SLOTS
+        if not occupied & (occupied - 1):
+            if not occupied:
+                return None
+            if page.leaves:
+                return page.get(occupied.bit_length() - 1)
+        page.rehash(dirty)
+        node_key = page_key(self.version, depth, self.keys[low])
+        self.puts.append((node_key, page.encode(node_key)))
+        self.pages.append((node_key, page))
+        return page.hash, self.version, None
+
+    def _runs(self, depth: int, low: int, high: int) -> list[Run]:
+        """Returns the slots that the changes [low, high) fall into, ascending, each with its own range."""
+        keys = self.keys
+        if high - low == 1:
+            return [(nibble_at(keys[low], depth), low, high)]
+        runs = []
+        while low < high:
+            slot = nibble_at(keys[low], depth)
+            end = bisect_right(keys, slot, low + 1, high, key=lambda key: nibble_at(key, depth))
+            runs.append((slot, low, end))
+            low = end
+        return runs
