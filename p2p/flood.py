@@ -1,4 +1,4 @@
-"""How a message reaches all nodes when not all are joined: which peers it is passed on to, and which copies are ignored.
+"""How a message reaches all nodes when not all are joined: whom it is passed on to, and which copies are ignored.
 
 A message is sent by its origin to all its direct peers under a fresh random *flood id*. Whoever receives it from S
 passes the same bytes on to those of its own direct peers that are not direct neighbours of S, because S (or where S has

@@ -1,16 +1,18 @@
 """Who a node is: its Ed25519 node key, its id, and TLS contexts that accept the permitted node keys and nothing else.
 
-Theory of operation. X.509 wants a chain to a trust anchor; we want to pin keys. So each node key is its own authority:
-the *leaf* certificate carries the node key under the name "qenex peer <id>", issued by "qenex anchor <id>" and signed by
-that same node key. A verifier needs no file from anybody: from each permitted public key it rebuilds the *anchor*, a CA
-certificate of fixed fields, and loads these anchors as its only authorities. It cannot sign the anchor with a private
-key that it does not have, and need not: OpenSSL never checks a trust anchor's own signature (RFC 5280 section 6.1 takes
-anchors as given), so a fixed unrelated key fills that field. OpenSSL then checks the leaf's signature with the
-permitted key, and the handshake's own signature with the leaf's key.
+Theory of operation. X.509 wants a chain to a trust anchor; we want to pin keys. So each node key is its own
+authority: the *leaf* certificate carries the node key under the name "qenex peer <id>", issued by "qenex
+anchor <id>" and signed by that same node key. A verifier needs no file from anybody: from each permitted
+public key it rebuilds the *anchor*, a CA certificate of fixed fields, and loads these anchors as its only
+authorities. It cannot sign the anchor with a private key that it does not have, and need not: OpenSSL never
+checks a trust anchor's own signature (RFC 5280 section 6.1 takes anchors as given), so a fixed unrelated key
+fills that field. OpenSSL then checks the leaf's signature with the permitted key, and the handshake's own
+signature with the leaf's key.
 
-A leaf is only as good as its issuer, and a permitted node could issue a leaf for some other key: after the handshake
-the caller therefore compares `peer_key()` with the permitted set itself. Validity runs from 1970 to the end of
-X.509's time, so that no clock matters. Session tickets are off: a resumed session would skip the check.
+A leaf is only as good as its issuer, and a permitted node could issue a leaf for some other key: after the
+handshake the caller therefore compares `peer_key()` with the permitted set itself. Validity runs from 1970 to
+the end of X.509's time, so that no clock matters. Session tickets are off: a resumed session would skip the
+check.
 
 Knows nothing of sockets, frames or roles.
 """

@@ -66,6 +66,9 @@ GOSSIP_DELAY_SECONDS: Final = 0.02
 PERMITTED_MAX: Final = 256
 PENDING_MAX: Final = 128
 PENDING_PER_ADDRESS_MAX: Final = 64
+GREETINGS_MAX: Final = 512
+GREETINGS_PER_NODE_MAX: Final = 4
+DUPLICATE_SECONDS: Final = 15.0
 
 # Reconnecting.
 RETRY_SECONDS_BASE: Final = 0.1
@@ -109,6 +112,11 @@ _require(PERMITTED_MAX <= NEIGHBOURS_MAX, "every permitted peer can be named as 
 _require(VALIDATORS_MAX <= PERMITTED_MAX, "the largest validator set can be permitted")
 _require(PROOF_BYTES_MAX + VOTE_SEEN_BYTES_MAX + FRAME_OVERHEAD_BYTES <= HELLO_ACK_BYTES_MAX, "an acknowledgement fits")
 _require(PENDING_PER_ADDRESS_MAX < PENDING_MAX, "one address cannot fill the pending connections")
+_require(GREETINGS_PER_NODE_MAX < GREETINGS_MAX, "one node cannot fill the greetings under way")
+_require(
+    DUPLICATE_SECONDS >= DIAL_SECONDS + TLS_SECONDS + HELLO_SECONDS,
+    "two connections made at the same time are told from one made anew",
+)
 _require(PING_INTERVAL_SECONDS * 2 < PING_SILENCE_SECONDS_MAX, "one lost ping does not end a connection")
 _require(RETRY_SECONDS_BASE < RETRY_SECONDS_MAX, "delays grow")
 _require(POINTS_MALFORMED >= SCORE_BAN, "one malformed frame bans")

@@ -21,8 +21,8 @@ from state.errors import DecodeError, InvariantError, Rejected
 PREFIX_BYTES: Final = 4
 _PEEK_BYTES: Final = PREFIX_BYTES + 2
 _PAYLOAD_BYTES_MIN: Final = 3
-_ARRAY_OF_2: Final = 0x92
-_ARRAY_OF_3: Final = 0x93
+_ARRAY_PLAIN: Final = 0x92
+ARRAY_WITH_FLOOD_ID: Final = 0x93
 _DEPTH_MAX: Final = 8
 
 
@@ -247,12 +247,14 @@ class Framer:
         buffer, start = self._buffer, self._start
         available = len(buffer) - start
         if available < PREFIX_BYTES:
-            return self._compact()
+            self._compact()
+            return None
         size = int.from_bytes(buffer[start : start + PREFIX_BYTES], "big")
         if not _PAYLOAD_BYTES_MIN <= size <= PAYLOAD_BYTES_MAX:
             raise FrameError("frame_oversize", f"a frame of {size} bytes: 3 to {PAYLOAD_BYTES_MAX} are allowed")
         if available < _PEEK_BYTES:
-            return self._compact()
+            self._compact()
+            return None
         rule = self._rule(buffer[start + PREFIX_BYTES], buffer[start + PREFIX_BYTES + 1])
         if size > rule.bytes_max:
             raise FrameError(
@@ -260,13 +262,14 @@ class Framer:
             )
         end = start + PREFIX_BYTES + size
         if len(buffer) < end:
-            return self._compact()
+            self._compact()
+            return None
         raw = bytes(buffer[start:end])
         self._start = end
         return _decode(raw, rule)
 
     def _rule(self, array_marker: int, number: int) -> KindRule:
-        if array_marker not in (_ARRAY_OF_2, _ARRAY_OF_3) or number not in KINDS:
+        if array_marker not in (_ARRAY_PLAIN, ARRAY_WITH_FLOOD_ID) or number not in KINDS:
             raise FrameError("frame_malformed", "a frame is [kind, body] or [kind, body, flood id] of a known kind")
         kind = Kind(number)
         if kind not in self._expected:
