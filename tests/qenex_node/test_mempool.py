@@ -22,7 +22,9 @@ def address(name: str) -> Address:
     return Address(sha256(name.encode()))
 
 
-def tx(sender: str, sequence: int, lane: int = 0, *, not_after: int = LATE, mark: str = "", size: int = 200) -> Transaction:
+def tx(
+    sender: str, sequence: int, lane: int = 0, *, not_after: int = LATE, mark: str = "", size: int = 200
+) -> Transaction:
     identity = f"{sender}/{lane}/{sequence}/{mark}".encode()
     return Transaction(
         chain_id="test",
