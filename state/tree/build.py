@@ -86,10 +86,10 @@ class _Spine:
         """Finishes all open pages deeper than `depth`, deepest first, and yields their rows."""
         while len(self.pages) > depth + 1:
             page = self.pages.pop()
-            page.rehash(ALL_NODES)
+            digest = page.rehash(ALL_NODES)
             at = len(self.pages)
             node_key = page_key(self.version, at, self.path)
             yield node_key, page.encode(node_key)
-            self.top = page.hash, self.version, None
+            self.top = digest, self.version, None
             if at:
                 self.pages[at - 1].set(nibble_at(self.path, at - 1), self.top)

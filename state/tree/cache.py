@@ -1,4 +1,4 @@
-"""A bounded cache of decoded pages of the newest committed version.
+"""A bounded cache of the pages of the newest committed version, as rows that are known to be whole.
 
 It is filled only with what a committed update wrote, never by reading: several blocks may be executed for one height,
 and the pages of those that are discarded have the same keys as the winner's. Every update rewrites each page that it
@@ -10,34 +10,36 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from state.tree.node import Page
+from state.tree.node import is_page_key
 
-CACHE_PAGES_DEFAULT: Final = 16_384
-"""About 3 KiB each."""
+CACHE_PAGES_DEFAULT: Final = 32_768
+"""Seldom more than 1.3 KiB each, so about 40 MiB."""
 
 
 class PageCache:
-    """Pages by row key, the least recently written dropped first."""
+    """Rows of pages by key, the least recently written dropped first."""
 
-    __slots__ = ("_pages", "pages_max")
+    __slots__ = ("_rows", "pages_max")
 
     def __init__(self, pages_max: int = CACHE_PAGES_DEFAULT) -> None:
         self.pages_max = pages_max
-        self._pages: dict[bytes, Page] = {}
+        self._rows: dict[bytes, bytes] = {}
 
     def __len__(self) -> int:
-        return len(self._pages)
+        return len(self._rows)
 
-    def get(self, node_key: bytes) -> Page | None:
-        """Returns the page under `node_key` if it is held. It is shared: copy it before a change."""
-        return self._pages.get(node_key)
+    def get(self, node_key: bytes) -> bytes | None:
+        """Returns the row of a page if it is held."""
+        return self._rows.get(node_key)
 
-    def replace(self, stale: Iterable[bytes], pages: Iterable[tuple[bytes, Page]]) -> None:
-        """Drops the rows that a committed update made stale, and takes the pages that it wrote."""
-        held = self._pages
+    def replace(self, stale: Iterable[bytes], puts: Iterable[tuple[bytes, bytes]]) -> None:
+        """Drops the rows that a committed update made stale, and takes the pages among those that it put."""
+        held = self._rows
         for node_key in stale:
             held.pop(node_key, None)
-        held.update(pages)
+        for node_key, row in puts:
+            if is_page_key(node_key):
+                held[node_key] = row
         excess = len(held) - self.pages_max
         if excess > 0:
             for node_key in list(held)[:excess]:
@@ -45,4 +47,4 @@ class PageCache:
 
     def clear(self) -> None:
         """Forgets all pages, as after a rollback."""
-        self._pages.clear()
+        self._rows.clear()

@@ -14,7 +14,12 @@ it is read and not executed on. A value is checked against the hash of its leaf 
 
 A page's hashes are numbered like a heap: 1 is the page's own, 2n and 2n+1 are the halves of n, 16 to 31 are the slots.
 Stored are those of slots and of inner nodes, so that one change costs four hashes; a node above one leaf alone has
-that leaf's hash, and is left out. This module knows no reader, no order of changes and no proof.
+that leaf's hash, and is left out, as is the page's own, which its parent has. A page's row is
+
+    format (1) | heap nodes stored (4, bit n for node n) | slots that are leaves (2) |
+    version (8) of each slot's row | hash (32) of each stored node | key hash (32) of each leaf | checksum (4)
+
+each part in ascending order. This module knows no reader, no order of changes and no proof.
 """
 
 from __future__ import annotations
@@ -39,6 +44,7 @@ _DEPTH_BYTES: Final = tuple(bytes([depth]) for depth in range(KEY_NIBBLES + 1))
 _HIGH_NIBBLE: Final = tuple(bytes([byte & 0xF0]) for byte in range(256))
 _CHECK_BYTES: Final = 4
 _HEADER_BYTES: Final = 7
+_EMPTY_ROW: Final = _FORMAT_BYTE + bytes(_HEADER_BYTES - 1 + _CHECK_BYTES)
 
 
 def _span(node: int) -> int:
@@ -68,12 +74,20 @@ def version_bytes(version: int) -> bytes:
     return version.to_bytes(VERSION_BYTES, "big")
 
 
-def page_key(version: bytes, depth: int, path: bytes) -> bytes:
-    """Returns the row key of the page at `depth` nibbles on the way to `path`, a key hash."""
+def page_place(depth: int, path: bytes) -> bytes:
+    """Returns the part of a page's row key that all its versions share: depth, and the nibbles of `path` down to it.
+
+    `path` is the hash of any key beneath the page.
+    """
     whole = depth >> 1
     if depth & 1:
-        return version + _DEPTH_BYTES[depth] + path[:whole] + _HIGH_NIBBLE[path[whole]]
-    return version + _DEPTH_BYTES[depth] + path[:whole]
+        return _DEPTH_BYTES[depth] + path[:whole] + _HIGH_NIBBLE[path[whole]]
+    return _DEPTH_BYTES[depth] + path[:whole]
+
+
+def page_key(version: bytes, depth: int, path: bytes) -> bytes:
+    """Returns the row key of the page that `version` wrote at `depth` nibbles on the way to `path`, a key hash."""
+    return version + page_place(depth, path)
 
 
 def value_key(version: bytes, key_hash: bytes) -> bytes:
@@ -85,6 +99,11 @@ def nibble_at(key_hash: bytes, depth: int) -> int:
     """Returns the slot of a key in the page at `depth` nibbles."""
     byte = key_hash[depth >> 1]
     return byte & 15 if depth & 1 else byte >> 4
+
+
+def is_page_key(node_key: bytes) -> bool:
+    """Tells whether a row key is that of a page, not of a value or a root record."""
+    return len(node_key) > VERSION_BYTES and node_key[VERSION_BYTES] < KEY_NIBBLES
 
 
 def name_of(node_key: bytes) -> str:
@@ -109,98 +128,139 @@ def _check_seal(node_key: bytes, data: bytes) -> None:
 
 
 class Page:
-    """Four levels of the tree, decoded. One that stands in a cache is shared: copy it before a change.
+    """Four levels of the tree, as one run of bytes that is read and edited in place.
 
-    `stored` is the mask of heap nodes that have a hash of their own (bits 2 to 15 inner nodes, 16 to 31 slots),
-    `leaves` the mask of slots that are leaves; `heap`, `versions` and `keys` hold None where there is nothing.
+    `stored` is the mask of heap nodes that have a hash of their own (bits 2 to 15 inner nodes, 16 to 31 slots), and
+    `leaves` the mask of slots that are leaves. They tell where in the row everything stands: each part holds only
+    what there is, in ascending order, so that an item's place is the number of bits set below its own. One run of
+    bytes instead of an object for each hash is what makes an update fast: it lies together in memory, and the
+    garbage collector need not visit it.
     """
 
-    __slots__ = ("heap", "keys", "leaves", "stored", "versions")
+    __slots__ = ("leaves", "row", "stored")
 
-    def __init__(self) -> None:
-        self.stored = 0
-        self.leaves = 0
-        self.heap: list[bytes | None] = [None] * (2 * SLOTS)
-        self.versions: list[bytes | None] = [None] * SLOTS
-        self.keys: list[bytes | None] = [None] * SLOTS
-
-    def copy(self) -> Page:
-        """Returns a page with the same content that may be changed."""
-        other = Page.__new__(Page)
-        other.stored = self.stored
-        other.leaves = self.leaves
-        other.heap = self.heap[:]
-        other.versions = self.versions[:]
-        other.keys = self.keys[:]
-        return other
+    def __init__(self, row: bytes = _EMPTY_ROW) -> None:
+        self.row = bytearray(row)
+        masks = int.from_bytes(row[1:_HEADER_BYTES], "big")
+        self.stored = masks >> SLOTS
+        self.leaves = masks & 0xFFFF
 
     @property
     def occupied(self) -> int:
         """The mask of slots that are not empty."""
         return self.stored >> SLOTS
 
-    @property
-    def hash(self) -> bytes:
-        """The page's own hash, as of the last `rehash`."""
-        own = self.heap[1]
-        if own is None:
-            raise InvariantError("a page was asked for its hash before it was computed")
-        return own
-
     def get(self, slot: int) -> Ref | None:
         """Returns what stands in a slot."""
-        digest, version = self.heap[SLOTS + slot], self.versions[slot]
-        return None if digest is None or version is None else (digest, version, self.keys[slot])
+        stored, bit = self.stored, 1 << slot
+        occupied = stored >> SLOTS
+        if not occupied & bit:
+            return None
+        row = self.row
+        version_at = _HEADER_BYTES + VERSION_BYTES * (occupied & bit - 1).bit_count()
+        hashes_at = _HEADER_BYTES + VERSION_BYTES * occupied.bit_count()
+        hash_at = hashes_at + HASH_BYTES * (stored & (bit << SLOTS) - 1).bit_count()
+        key = None
+        if self.leaves & bit:
+            key_at = hashes_at + HASH_BYTES * (stored.bit_count() + (self.leaves & bit - 1).bit_count())
+            key = bytes(row[key_at : key_at + HASH_BYTES])
+        digest = bytes(row[hash_at : hash_at + HASH_BYTES])
+        return digest, bytes(row[version_at : version_at + VERSION_BYTES]), key
 
     def set(self, slot: int, ref: Ref | None) -> None:
         """Puts `ref` into a slot. The hashes above it are stale until `rehash` is given ANCESTORS[slot]."""
-        if ref is None:
-            self.heap[SLOTS + slot] = self.versions[slot] = self.keys[slot] = None
-            self.stored &= ~(1 << SLOTS + slot)
-            self.leaves &= ~(1 << slot)
-            return
-        self.heap[SLOTS + slot], self.versions[slot], key = ref
-        self.keys[slot] = key
-        self.stored |= 1 << SLOTS + slot
-        if key is None:
-            self.leaves &= ~(1 << slot)
-        else:
-            self.leaves |= 1 << slot
+        stored, leaves, bit = self.stored, self.leaves, 1 << slot
+        occupied = stored >> SLOTS
+        was_there = occupied >> slot & 1
+        was_leaf = leaves >> slot & 1
+        version_at = _HEADER_BYTES + VERSION_BYTES * (occupied & bit - 1).bit_count()
+        hashes_at = _HEADER_BYTES + VERSION_BYTES * occupied.bit_count()
+        hash_at = hashes_at + HASH_BYTES * (stored & (bit << SLOTS) - 1).bit_count()
+        key_at = hashes_at + HASH_BYTES * (stored.bit_count() + (leaves & bit - 1).bit_count())
+        digest, version, key = (b"", b"", None) if ref is None else ref
+        row = self.row
+        row[key_at : key_at + HASH_BYTES * was_leaf] = key or b""
+        row[hash_at : hash_at + HASH_BYTES * was_there] = digest
+        row[version_at : version_at + VERSION_BYTES * was_there] = version
+        self.stored = stored & ~(bit << SLOTS) if ref is None else stored | bit << SLOTS
+        self.leaves = leaves & ~bit if key is None else leaves | bit
 
     def hash_of(self, node: int) -> bytes:
-        """Returns the hash of the subtree at a heap node, be it inner, one leaf, or empty."""
-        digest = self.heap[node]
-        if digest is None:
-            below = self.stored >> SLOTS & SPAN[node]
-            digest = self.heap[SLOTS - 1 + below.bit_length()] if below else EMPTY
-        return digest or EMPTY
-
-    def rehash(self, dirty: int) -> None:
-        """Computes the hashes of the heap nodes in the mask `dirty`, deepest first."""
-        heap = self.heap
+        """Returns the hash of the subtree at a heap node below the first, be it inner, one leaf, or empty."""
         stored = self.stored
-        occupied = stored >> SLOTS
+        if not stored >> node & 1:
+            below = stored >> SLOTS & SPAN[node]
+            if not below:
+                return EMPTY
+            node = SLOTS - 1 + below.bit_length()
+        hashes_at = _HEADER_BYTES + VERSION_BYTES * (stored >> SLOTS).bit_count()
+        at = hashes_at + HASH_BYTES * (stored & (1 << node) - 1).bit_count()
+        return bytes(self.row[at : at + HASH_BYTES])
+
+    def rehash(self, dirty: int) -> bytes:
+        """Computes the hashes of the heap nodes in the mask `dirty`, deepest first, and returns the page's own.
+
+        Node 1 must be among them. The page must have two leaves or a page in its slots.
+        """
+        row, stored, occupied = self.row, self.stored, self.stored >> SLOTS
         pages = occupied & ~self.leaves
-        while dirty:
+        hashes_at = _HEADER_BYTES + VERSION_BYTES * occupied.bit_count()
+        while dirty > 2:
             node = dirty.bit_length() - 1
             bit = 1 << node
             dirty ^= bit
+            at = hashes_at + HASH_BYTES * (stored & bit - 1).bit_count()
+            end = at + HASH_BYTES if stored & bit else at
             below = occupied & SPAN[node]
-            if below & (below - 1) or below & pages:
-                left = heap[2 * node] or self.hash_of(2 * node)
-                right = heap[2 * node + 1] or self.hash_of(2 * node + 1)
-                heap[node] = sha256(INNER_TAG + left + right).digest()
+            if below & below - 1 or below & pages:
+                row[at:end] = sha256(INNER_TAG + self._halves(node, hashes_at)).digest()
                 stored |= bit
             else:
-                heap[node] = None
+                del row[at:end]
                 stored &= ~bit
-        self.stored = stored & ~2
+            self.stored = stored
+        row[1:_HEADER_BYTES] = (stored << SLOTS | self.leaves).to_bytes(6, "big")
+        return sha256(INNER_TAG + self._halves(1, hashes_at)).digest()
+
+    def _halves(self, node: int, hashes_at: int) -> bytes:
+        """The hashes of the two halves of an inner node; where both are stored they stand side by side."""
+        left = 2 * node
+        if self.stored >> left & 3 == 3:
+            at = hashes_at + HASH_BYTES * (self.stored & (1 << left) - 1).bit_count()
+            return bytes(self.row[at : at + 2 * HASH_BYTES])
+        return self.hash_of(left) + self.hash_of(left + 1)
+
+    def replace(self, slot: int, digest: bytes, version: bytes) -> bytes:
+        """Gives a slot that stays what it is a new hash and version, and returns the page's own new hash.
+
+        This is `set` with `rehash` for the commonest change: a leaf keeps its key, or a page stays a page, so that
+        everything keeps its place.
+        """
+        row, stored = self.row, self.stored
+        occupied = stored >> SLOTS
+        at = _HEADER_BYTES + VERSION_BYTES * (occupied & (1 << slot) - 1).bit_count()
+        row[at : at + VERSION_BYTES] = version
+        hashes_at = _HEADER_BYTES + VERSION_BYTES * occupied.bit_count()
+        node = SLOTS + slot
+        while node > 1:
+            left = node & 30
+            at = hashes_at + HASH_BYTES * (stored & (1 << left) - 1).bit_count()
+            if stored >> left & 3 == 3:
+                own_at = at + HASH_BYTES if node & 1 else at
+                row[own_at : own_at + HASH_BYTES] = digest
+                digest = sha256(INNER_TAG + row[at : at + 2 * HASH_BYTES]).digest()
+            else:
+                if stored >> node & 1:
+                    row[at : at + HASH_BYTES] = digest
+                if node < 4 or stored >> (node >> 1) & 1:
+                    other = self.hash_of(node ^ 1)
+                    digest = sha256(INNER_TAG + (other + digest if node & 1 else digest + other)).digest()
+            node >>= 1
+        return digest
 
     def encode(self, node_key: bytes) -> bytes:
         """Returns the row under `node_key`: format, masks, versions, hashes, leaves' key hashes, checksum."""
-        header = _FORMAT_BYTE + (self.stored << SLOTS | self.leaves).to_bytes(6, "big")
-        content = b"".join(filter(None, (header, *self.versions, *self.heap[2:], *self.keys)))
-        return _sealed(node_key, content)
+        return _sealed(node_key, bytes(self.row[:-_CHECK_BYTES]))
 
 
 def decode_page(node_key: bytes, data: bytes) -> Page:
@@ -209,23 +269,11 @@ def decode_page(node_key: bytes, data: bytes) -> Page:
     Whether the inner hashes are right is not recomputed here: the checksum finds damage, and `walk` proves the rest.
     """
     _check_seal(node_key, data)
-    masks = int.from_bytes(data[1:_HEADER_BYTES], "big")
-    stored, leaves = masks >> SLOTS, masks & 0xFFFF
-    nodes, slots, leaf_slots = bits_of(stored), bits_of(stored >> SLOTS), bits_of(leaves)
-    hashes_at = _HEADER_BYTES + VERSION_BYTES * len(slots)
-    keys_at = hashes_at + HASH_BYTES * len(nodes)
-    end = keys_at + HASH_BYTES * len(leaf_slots)
-    if len(data) != end + _CHECK_BYTES or stored & 3 or leaves & ~(stored >> SLOTS) or not slots:
+    page = Page(data)
+    slots, hashes, keys = page.occupied.bit_count(), page.stored.bit_count(), page.leaves.bit_count()
+    size = _HEADER_BYTES + VERSION_BYTES * slots + HASH_BYTES * (hashes + keys) + _CHECK_BYTES
+    if len(data) != size or page.stored & 3 or page.leaves & ~page.occupied or not slots:
         raise InvariantError(f"{name_of(node_key)} is malformed")
-    page = Page()
-    page.stored, page.leaves = stored, leaves
-    heap, versions, keys = page.heap, page.versions, page.keys
-    for slot, at in zip(slots, range(_HEADER_BYTES, hashes_at, VERSION_BYTES), strict=True):
-        versions[slot] = data[at : at + VERSION_BYTES]
-    for node, at in zip(nodes, range(hashes_at, keys_at, HASH_BYTES), strict=True):
-        heap[node] = data[at : at + HASH_BYTES]
-    for slot, at in zip(leaf_slots, range(keys_at, end, HASH_BYTES), strict=True):
-        keys[slot] = data[at : at + HASH_BYTES]
     return page
 
 

@@ -19,13 +19,12 @@ from state.tree.cache import PageCache
 from state.tree.hashes import EMPTY, HASH_BYTES, LEAF_TAG
 from state.tree.node import (
     ANCESTORS,
-    SLOTS,
     Page,
     Ref,
     encode_root,
     encode_value,
     nibble_at,
-    page_key,
+    page_place,
     value_key,
     version_bytes,
 )
@@ -46,14 +45,13 @@ class TreeUpdate:
     """What a block does to the stored tree, for the store to commit.
 
     `stale` are the keys of the rows that `base_version` references and `version` no longer does: once no version
-    before `version` is to be read, they can be deleted. `pages` are the new pages decoded, for the cache.
+    before `version` is to be read, they can be deleted.
     """
 
     version: int
     root: Hash
     puts: list[tuple[bytes, bytes]]
     stale: list[bytes]
-    pages: list[tuple[bytes, Page]]
 
 
 def update(
@@ -81,12 +79,12 @@ def update(
     root_key = version_bytes(new_version)
     work.puts.append((root_key, encode_root(root_key, top)))
     root = EMPTY if top is None else Hash(top[0])
-    return TreeUpdate(new_version, root, work.puts, work.stale, work.pages)
+    return TreeUpdate(new_version, root, work.puts, work.stale)
 
 
 def commit_to_cache(cache: PageCache, committed: TreeUpdate) -> None:
     """Tells the cache of an update that is now durable; never to be called for one that may be discarded."""
-    cache.replace(committed.stale, committed.pages)
+    cache.replace(committed.stale, committed.puts)
 
 
 def _in_order(changes: Mapping[bytes, bytes | None]) -> Slices[list[bytes]]:
@@ -110,7 +108,7 @@ def _in_order(changes: Mapping[bytes, bytes | None]) -> Slices[list[bytes]]:
 class _Update:
     """The changes of one block, in key order, and the rows that they give rise to."""
 
-    __slots__ = ("cache", "keys", "pages", "puts", "reader", "stale", "values", "version")
+    __slots__ = ("cache", "keys", "puts", "reader", "stale", "values", "version")
 
     def __init__(
         self,
@@ -127,44 +125,56 @@ class _Update:
         self.values = values
         self.puts: list[tuple[bytes, bytes]] = []
         self.stale: list[bytes] = []
-        self.pages: list[tuple[bytes, Page]] = []
 
     def wide(self, old: Ref | None, depth: int, low: int, high: int) -> Slices[Ref | None]:
         """`narrow` for a subtree with too many changes for one go: pauses between its children."""
         if high - low <= _UNINTERRUPTED_CHANGES_MAX:
             yield
             return self.narrow(old, depth, low, high)
-        page, owned = self._open(old, depth, low)
+        place = page_place(depth, self.keys[low])
+        page = self._open(old, place, depth)
         dirty = 0
         for slot, start, end in self._runs(depth, low, high):
             before = page.get(slot)
             after = yield from self.wide(before, depth + 1, start, end)
             if after is not before:
-                if not owned:
-                    page, owned = page.copy(), True
                 page.set(slot, after)
                 dirty |= ANCESTORS[slot]
-        return self._close(old, page, dirty, depth, low)
+        return self._close(old, page, dirty, place)
 
     def narrow(self, old: Ref | None, depth: int, low: int, high: int) -> Ref | None:
-        """Applies the changes [low, high) to the subtree `old` at `depth` nibbles and returns what it becomes."""
+        """Applies the changes [low, high) to the subtree `old` at `depth` nibbles and returns what it becomes.
+
+        Returns `old` itself if nothing changes.
+        """
+        key = self.keys[low]
         if high - low == 1 and (old is None or old[2] is not None):
-            key = self.keys[low]
             if old is None or old[2] == key:
                 return self._leaf(old, key, self.values[low])
             if self.values[low] is None:
                 return old
-        page, owned = self._open(old, depth, low)
+        place = page_place(depth, key)
+        page = self._open(old, place, depth)
+        if high - low == 1:
+            slot = nibble_at(key, depth)
+            before = page.get(slot)
+            after = self.narrow(before, depth + 1, low, high)
+            if after is before:
+                return old
+            if after is not None and before is not None and after[2] == before[2] and old is not None:
+                digest = page.replace(slot, after[0], after[1])
+                self.stale.append(old[1] + place)
+                return self._put(page, digest, place)
+            page.set(slot, after)
+            return self._close(old, page, ANCESTORS[slot], place)
         dirty = 0
         for slot, start, end in self._runs(depth, low, high):
             before = page.get(slot)
             after = self.narrow(before, depth + 1, start, end)
             if after is not before:
-                if not owned:
-                    page, owned = page.copy(), True
                 page.set(slot, after)
                 dirty |= ANCESTORS[slot]
-        return self._close(old, page, dirty, depth, low)
+        return self._close(old, page, dirty, place)
 
     def _leaf(self, old: Ref | None, key: bytes, value: bytes | None) -> Ref | None:
         """Gives the leaf of `key`, if there is one, its new value."""
@@ -180,37 +190,37 @@ class _Update:
         self.puts.append((value_key(self.version, key), encode_value(value)))
         return digest, self.version, key
 
-    def _open(self, old: Ref | None, depth: int, low: int) -> tuple[Page, bool]:
-        """Returns the page to work on, and whether it may be changed in place.
+    def _open(self, old: Ref | None, place: bytes, depth: int) -> Page:
+        """Returns the page to work on.
 
         Where there was no page, changes meet an empty slot or a leaf: a page begins there with that leaf in it.
         """
-        if old is not None and old[2] is None:
-            node_key = page_key(old[1], depth, self.keys[low])
-            page = self.cache.get(node_key)
-            return (load_page(self.reader, node_key), True) if page is None else (page, False)
+        if old is None:
+            return Page()
+        key = old[2]
+        if key is None:
+            node_key = old[1] + place
+            row = self.cache.get(node_key)
+            return load_page(self.reader, node_key) if row is None else Page(row)
         page = Page()
-        if old is not None and old[2] is not None:
-            page.set(nibble_at(old[2], depth), old)
-        return page, True
+        page.set(nibble_at(key, depth), old)
+        return page
 
-    def _close(self, old: Ref | None, page: Page, dirty: int, depth: int, low: int) -> Ref | None:
+    def _close(self, old: Ref | None, page: Page, dirty: int, place: bytes) -> Ref | None:
         """Returns what the page has become: nothing, its only leaf, itself as before, or a new row."""
         if not dirty:
             return old
         if old is not None and old[2] is None:
-            self.stale.append(page_key(old[1], depth, self.keys[low]))
-        occupied = page.stored >> SLOTS
-        if not occupied & (occupied - 1):
-            if not occupied:
-                return None
-            if page.leaves:
-                return page.get(occupied.bit_length() - 1)
-        page.rehash(dirty)
-        node_key = page_key(self.version, depth, self.keys[low])
+            self.stale.append(old[1] + place)
+        occupied = page.occupied
+        if not occupied & occupied - 1 and occupied == page.leaves:
+            return page.get(occupied.bit_length() - 1) if occupied else None
+        return self._put(page, page.rehash(dirty), place)
+
+    def _put(self, page: Page, digest: bytes, place: bytes) -> Ref:
+        node_key = self.version + place
         self.puts.append((node_key, page.encode(node_key)))
-        self.pages.append((node_key, page))
-        return page.hash, self.version, None
+        return digest, self.version, None
 
     def _runs(self, depth: int, low: int, high: int) -> list[Run]:
         """Returns the slots that the changes [low, high) fall into, ascending, each with its own range."""

@@ -71,10 +71,10 @@ def _visit_page(reader: Reader, ref: Ref, depth: int, path: bytes) -> tuple[Visi
         again.set(slot, page.get(slot))
     if not page.leaves ^ page.occupied and not page.occupied & (page.occupied - 1):
         raise InvariantError(f"{name_of(node_key)} holds one leaf alone, which should stand in its parent")
-    again.rehash(ALL_NODES)
+    digest = again.rehash(ALL_NODES)
     if again.encode(node_key) != row:
         raise InvariantError(f"{name_of(node_key)} has inner hashes that do not follow from its slots")
-    if again.hash != ref[0]:
+    if digest != ref[0]:
         raise InvariantError(f"{name_of(node_key)} does not have the hash that its parent commits to")
     return Visited(node_key, row), page
 
