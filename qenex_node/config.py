@@ -132,7 +132,7 @@ class ChainSection:
         "The genesis hash that all institutions agreed on; start refuses another. Empty: not checked.",
         check=_hash_or_empty,
     )
-    state_file: str = _key("", "The file of genesis accounts that genesis names by hash. Empty: genesis names none.")
+    state_file: str = _key("genesis.state", "The file of genesis accounts, if genesis names one by hash.")
 
 
 @dataclass(frozen=True, slots=True)
