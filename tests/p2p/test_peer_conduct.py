@@ -297,13 +297,19 @@ def test_the_logs_memory_is_bounded() -> None:
     assert len(log._last) <= limits.LOG_SUBJECTS_MAX
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", ":1", "host:x", "host:70000", "::1:1", "h" * 300 + ":1", "h:²"])
+@pytest.mark.parametrize(
+    "address", ["", "host", "host:", ":1", "host:x", "host:70000", "::1:1", "h" * 300 + ":1", "h:²"]
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(Rejected, match="address_invalid"):
         split_address(address)
 
 
 def test_addresses_split_and_join() -> None:
-    for address, parts in [("10.0.0.1:80", ("10.0.0.1", 80)), ("[::1]:9", ("::1", 9)), ("a.example:1", ("a.example", 1))]:
+    for address, parts in [
+        ("10.0.0.1:80", ("10.0.0.1", 80)),
+        ("[::1]:9", ("::1", 9)),
+        ("a.example:1", ("a.example", 1)),
+    ]:
         assert split_address(address) == parts
         assert join_address(*parts) == address
