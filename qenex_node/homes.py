@@ -179,7 +179,7 @@ def create_database(node_home: NodeHome) -> None:
     """Makes the database of a chain at height 0, without vote records."""
     from state.store import Store
 
-    from state.ledger.registry import Ledger
+    from state.ledger import Ledger
 
     path, options = node_home.home.data, store_options(node_home.config)
     try:
@@ -202,7 +202,7 @@ def create_vote_records(node_home: NodeHome) -> bool:
     _sync_directory(home.unused_marker.parent)
     from state.store import Store
 
-    from state.ledger.registry import Ledger
+    from state.ledger import Ledger
 
     store = Store.open(home.data, node_home.genesis, Ledger(), options=store_options(node_home.config))
     try:
