@@ -6,7 +6,7 @@ different ones (other signers, another view) for the same block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from state.limits import (
     EVIDENCE_MAX,
     TRANSACTION_BYTES_MAX,
 )
-from state.transaction import wire_hash_of
+from state.transaction import Transaction, wire_hash_of
 from state.types import Certificate, Header, ValidatorSet, WireHash
 
 
@@ -35,6 +35,14 @@ class Block:
     header: Header
     transactions: tuple[bytes, ...]
     evidence: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, header: Header, transactions: Iterable[Transaction]) -> Block:
+        """Returns the block of these decoded transactions, whose wire hashes are known already."""
+        items = tuple(transactions)
+        block = cls(header, tuple([tx.wire for tx in items]))
+        block.__dict__["wire_hashes"] = tuple([tx.wire_hash for tx in items])
+        return block
 
     @cached_property
     def wire_hashes(self) -> tuple[WireHash, ...]:

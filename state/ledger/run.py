@@ -1,0 +1,148 @@
+"""Applies transactions to an overlay, one after another, as a block or a simulation needs it.
+
+What may not enter raises Rejected and leaves no trace. What enters has a receipt, consumes its sequence number and its
+fee, and happens whole or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from state.errors import InvariantError, Rejected
+from state.hashing import TAG_ADDRESS, tagged
+from state.ledger.account import Account
+from state.ledger.context import BlockView, Context
+from state.ledger.entry import FeePrice, authorised_accounts, check_deadline, check_fee, check_next_in_sequence
+from state.ledger.overlay import Changes, Overlay, StateReader
+from state.ledger.plugin import OperationFailed
+from state.ledger.receipt import OK, Event, Receipt
+from state.ledger.registry import Parsed, ParsedOperation, Registry
+from state.slices import Slices
+from state.transaction import Transaction
+from state.types import Address, Amount
+
+FEE_POOL = Address(tagged(TAG_ADDRESS, b"fees"))
+"""Where fees go. No policy encodes to these four bytes, so no keys can act for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """When a block happens: its height, and its time in ms since 1970 UTC."""
+
+    height: int
+    time_ms: int
+
+
+class BlockRun:
+    """The transactions of one block, as far as they were applied."""
+
+    __slots__ = (
+        "_end_hooks",
+        "_invariants",
+        "_price",
+        "_registry",
+        "context",
+        "environment",
+        "overlay",
+        "receipt_bytes",
+        "receipts",
+        "touched",
+        "units_used",
+    )
+
+    def __init__(self, registry: Registry, price: FeePrice, reader: StateReader, environment: Environment) -> None:
+        self._registry = registry
+        self._price = price
+        self._end_hooks = registry.transaction_end
+        self._invariants = registry.block_invariant
+        self.environment = environment
+        self.overlay = Overlay(reader)
+        self.context = Context(
+            self.overlay, environment.height, environment.time_ms, registry.events, registry.before_move
+        )
+        self.receipts: list[Receipt] = []
+        self.receipt_bytes: list[bytes] = []
+        self.touched: list[tuple[Address, ...]] = []
+        self.units_used = 0
+        for plugin, hook in registry.block_begin:
+            self.context.enter(plugin)
+            try:
+                hook(self.context)
+            except Rejected as error:
+                raise InvariantError(f"plug-in {plugin.name} failed at the beginning of a block: {error}") from error
+
+    def apply(self, tx: Transaction) -> Receipt:
+        """Applies a transaction whose signatures were proved; raises Rejected if it may not enter the block."""
+        parsed = self._registry.parse(tx)
+        check_deadline(tx, self.environment.time_ms)
+        overlay = self.overlay
+        check_next_in_sequence(tx, overlay.open(tx.sender))
+        authorised = authorised_accounts(tx, parsed, overlay.peek)
+        return self._apply(tx, parsed, authorised)
+
+    def simulate(self, tx: Transaction, *, unsigned: bool) -> Receipt:
+        """Applies a transaction without regard to its place in its lane.
+
+        An unsigned one is taken to be authorised by all accounts that its operations name as authorisers.
+        """
+        parsed = self._registry.parse(tx)
+        check_deadline(tx, self.environment.time_ms)
+        if unsigned:
+            named = [tx.sender, *([tx.payer] if tx.payer else [])]
+            for operation in parsed.operations:
+                named.extend(operation.authorisers)
+            authorised = tuple(dict.fromkeys(named))
+        else:
+            authorised = authorised_accounts(tx, parsed, self.overlay.peek)
+        return self._apply(tx, parsed, authorised)
+
+    def _apply(self, tx: Transaction, parsed: Parsed, authorised: tuple[Address, ...]) -> Receipt:
+        overlay, context = self.overlay, self.context
+        fee = self._price(parsed.units)
+        if fee:
+            payer = tx.payer or tx.sender
+            native = context.parameter("native_asset")
+            check_fee(tx, fee, overlay.balance(payer, native))
+            context.charge_fee(payer, FEE_POOL, native, fee)
+        overlay.open(tx.sender).advance(tx.lane)
+        overlay.journal.clear()
+        context.begin_transaction(tx.sender, authorised)
+        code = OK
+        try:
+            for operation in parsed.operations:
+                self._operate(operation, authorised)
+            for plugin, hook in self._end_hooks:
+                context.enter(plugin)
+                hook(context)
+        except OperationFailed as failure:
+            overlay.undo()
+            code = failure.code
+        except Rejected as error:
+            raise InvariantError(f"plug-in {context.plugin.name} let a rejection through: {error}") from error
+        events, touched = context.end_transaction()
+        none: tuple[Event, ...] = ()
+        receipt = Receipt(tx.id, code, parsed.units, Amount(fee), events if code == OK else none)
+        self.receipts.append(receipt)
+        self.receipt_bytes.append(receipt.encode())
+        self.touched.append(tuple(dict.fromkeys((*authorised, *touched))) if code == OK else authorised)
+        self.units_used += parsed.units
+        return receipt
+
+    def _operate(self, operation: ParsedOperation, authorised: tuple[Address, ...]) -> None:
+        plugin, rules, values, authorisers = operation
+        context = self.context
+        context.enter(plugin)
+        for address in authorisers:
+            if address not in authorised:
+                context.require(address)
+        role = rules.role
+        if role is not None and not any(role.held_by(context, values, address) for address in authorised):
+            context.fail("not_authorised", f"no account that authorised the operation is {role.name}")
+        rules.apply(context, values)
+
+    def finish(self) -> Slices[tuple[Changes, dict[bytes, Account | None]]]:
+        """Proves the invariants of the whole and encodes what has changed: (changes, changed accounts decoded)."""
+        environment = self.environment
+        for _, invariant in self._invariants:
+            yield from invariant(BlockView(self.overlay, environment.height, environment.time_ms))
+        return (yield from self.overlay.finish())
