@@ -135,7 +135,7 @@ def _blocks(body: Any) -> None:
 _KIB, _MIB = limits.KIB, limits.MIB
 _RARE: Final = Budget(5, 20, 64 * _KIB, 256 * _KIB)
 _VOTES: Final = Budget(5_000, 20_000, 16 * _MIB, 64 * _MIB)
-_GOSSIP: Final = Budget(20_000, 40_000, 32 * _MIB, 64 * _MIB)
+_GOSSIP: Final = Budget(20_000, 100_000, 32 * _MIB, 64 * _MIB)
 _ASK: Final = Budget(500, 2_000, 256 * _KIB, 1 * _MIB)
 _ANSWER: Final = Budget(500, 2_000, 128 * _MIB, 256 * _MIB)
 
