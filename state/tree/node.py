@@ -13,13 +13,14 @@ Pages and root records end in a CRC-32 over key and content, so that damage, or 
 it is read and not executed on. A value is checked against the hash of its leaf instead.
 
 A page's hashes are numbered like a heap: 1 is the page's own, 2n and 2n+1 are the halves of n, 16 to 31 are the slots.
-Stored are those of slots and of inner nodes, so that one change costs four hashes; a node above one leaf alone has
-that leaf's hash, and is left out, as is the page's own, which its parent has. A page's row is
+The hash of a node above one leaf alone is that leaf's, above nothing the placeholder. A page's row is
 
-    format (1) | heap nodes stored (4, bit n for node n) | slots that are leaves (2) |
-    version (8) of each slot's row | hash (32) of each stored node | key hash (32) of each leaf | checksum (4)
+    format (1) | slots occupied (2, bit n for slot n) | slots that are leaves (2) | hashes of nodes 2 to 15 (32 each) |
+    version (8) of each slot's row | hash (32) of each slot | key hash (32) of each leaf | checksum (4)
 
-each part in ascending order. This module knows no reader, no order of changes and no proof.
+of which the last three parts hold only what there is, in ascending order. That the inner hashes are stored lets one
+change cost four hashes instead of fifteen; that they have fixed places halves what surrounds each of the four; the
+page's own is left out, as its parent has it. This module knows no reader, no order of changes and no proof.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ _FORMAT_BYTE: Final = bytes([FORMAT])
 _DEPTH_BYTES: Final = tuple(bytes([depth]) for depth in range(KEY_NIBBLES + 1))
 _HIGH_NIBBLE: Final = tuple(bytes([byte & 0xF0]) for byte in range(256))
 _CHECK_BYTES: Final = 4
-_HEADER_BYTES: Final = 7
-_EMPTY_ROW: Final = _FORMAT_BYTE + bytes(_HEADER_BYTES - 1 + _CHECK_BYTES)
+_HEADER_BYTES: Final = 5
+_SLOTS_AT: Final = _HEADER_BYTES + HASH_BYTES * (SLOTS - 2)
+_SLOT_BYTES: Final = VERSION_BYTES + HASH_BYTES
+_EMPTY_ROW: Final = _FORMAT_BYTE + bytes(_HEADER_BYTES - 1) + EMPTY * (SLOTS - 2) + bytes(_CHECK_BYTES)
 
 
 def _span(node: int) -> int:
@@ -58,15 +61,22 @@ SPAN: Final = (0, *(_span(node) for node in range(1, 2 * SLOTS)))
 ANCESTORS: Final = tuple(sum(1 << (SLOTS + slot >> up) for up in range(1, 5)) for slot in range(SLOTS))
 ALL_NODES: Final = (1 << SLOTS) - 2
 
-_BITS_OF_BYTE: Final = tuple(
-    tuple(tuple(8 * place + bit for bit in range(8) if byte >> bit & 1) for byte in range(256)) for place in range(4)
-)
+_NODE_AT: Final = tuple(_HEADER_BYTES + HASH_BYTES * (node - 2) for node in range(SLOTS))
+"""Where the hash of an inner node stands in a row; two halves stand side by side."""
 
 
-def bits_of(mask: int) -> tuple[int, ...]:
-    """Returns the numbers of the bits that are set in a 32-bit mask, ascending."""
-    first, second, third, fourth = _BITS_OF_BYTE
-    return first[mask & 255] + second[mask >> 8 & 255] + third[mask >> 16 & 255] + fourth[mask >> 24]
+def _path(slot: int) -> tuple[tuple[int, int, int], ...]:
+    """For the inner nodes above a slot, upwards: the slots beneath, where its hash stands, where its halves stand."""
+    nodes = (SLOTS + slot >> up for up in range(2, 4))
+    return tuple((SPAN[node], _NODE_AT[node], _NODE_AT[2 * node]) for node in nodes)
+
+
+_PATHS: Final = tuple(_path(slot) for slot in range(SLOTS))
+
+
+def slots_of(mask: int) -> list[int]:
+    """Returns the slots of a mask, ascending."""
+    return [slot for slot in range(SLOTS) if mask >> slot & 1]
 
 
 def version_bytes(version: int) -> bytes:
@@ -130,136 +140,119 @@ def _check_seal(node_key: bytes, data: bytes) -> None:
 class Page:
     """Four levels of the tree, as one run of bytes that is read and edited in place.
 
-    `stored` is the mask of heap nodes that have a hash of their own (bits 2 to 15 inner nodes, 16 to 31 slots), and
-    `leaves` the mask of slots that are leaves. They tell where in the row everything stands: each part holds only
-    what there is, in ascending order, so that an item's place is the number of bits set below its own. One run of
-    bytes instead of an object for each hash is what makes an update fast: it lies together in memory, and the
-    garbage collector need not visit it.
+    `occupied` and `leaves` are masks of the slots that hold anything, and a leaf; an item's place in the row follows
+    from the number of bits set below its own. One run of bytes instead of an object for each hash is what makes an
+    update fast: it lies together in memory, and the garbage collector need not visit it.
     """
 
-    __slots__ = ("leaves", "row", "stored")
+    __slots__ = ("leaves", "occupied", "row")
 
     def __init__(self, row: bytes = _EMPTY_ROW) -> None:
         self.row = bytearray(row)
-        masks = int.from_bytes(row[1:_HEADER_BYTES], "big")
-        self.stored = masks >> SLOTS
-        self.leaves = masks & 0xFFFF
-
-    @property
-    def occupied(self) -> int:
-        """The mask of slots that are not empty."""
-        return self.stored >> SLOTS
+        self.occupied = row[1] << 8 | row[2]
+        self.leaves = row[3] << 8 | row[4]
 
     def get(self, slot: int) -> Ref | None:
         """Returns what stands in a slot."""
-        stored, bit = self.stored, 1 << slot
-        occupied = stored >> SLOTS
+        occupied, bit = self.occupied, 1 << slot
         if not occupied & bit:
             return None
-        row = self.row
-        version_at = _HEADER_BYTES + VERSION_BYTES * (occupied & bit - 1).bit_count()
-        hashes_at = _HEADER_BYTES + VERSION_BYTES * occupied.bit_count()
-        hash_at = hashes_at + HASH_BYTES * (stored & (bit << SLOTS) - 1).bit_count()
+        row, place, count = self.row, (occupied & bit - 1).bit_count(), occupied.bit_count()
+        version_at = _SLOTS_AT + VERSION_BYTES * place
+        hash_at = _SLOTS_AT + VERSION_BYTES * count + HASH_BYTES * place
         key = None
         if self.leaves & bit:
-            key_at = hashes_at + HASH_BYTES * (stored.bit_count() + (self.leaves & bit - 1).bit_count())
+            key_at = _SLOTS_AT + _SLOT_BYTES * count + HASH_BYTES * (self.leaves & bit - 1).bit_count()
             key = bytes(row[key_at : key_at + HASH_BYTES])
         digest = bytes(row[hash_at : hash_at + HASH_BYTES])
         return digest, bytes(row[version_at : version_at + VERSION_BYTES]), key
 
     def set(self, slot: int, ref: Ref | None) -> None:
         """Puts `ref` into a slot. The hashes above it are stale until `rehash` is given ANCESTORS[slot]."""
-        stored, leaves, bit = self.stored, self.leaves, 1 << slot
-        occupied = stored >> SLOTS
+        occupied, leaves, bit = self.occupied, self.leaves, 1 << slot
+        place, count = (occupied & bit - 1).bit_count(), occupied.bit_count()
         was_there = occupied >> slot & 1
         was_leaf = leaves >> slot & 1
-        version_at = _HEADER_BYTES + VERSION_BYTES * (occupied & bit - 1).bit_count()
-        hashes_at = _HEADER_BYTES + VERSION_BYTES * occupied.bit_count()
-        hash_at = hashes_at + HASH_BYTES * (stored & (bit << SLOTS) - 1).bit_count()
-        key_at = hashes_at + HASH_BYTES * (stored.bit_count() + (leaves & bit - 1).bit_count())
+        version_at = _SLOTS_AT + VERSION_BYTES * place
+        hash_at = _SLOTS_AT + VERSION_BYTES * count + HASH_BYTES * place
         digest, version, key = (b"", b"", None) if ref is None else ref
         row = self.row
-        row[key_at : key_at + HASH_BYTES * was_leaf] = key or b""
+        if was_leaf or key is not None:
+            key_at = _SLOTS_AT + _SLOT_BYTES * count + HASH_BYTES * (leaves & bit - 1).bit_count()
+            row[key_at : key_at + HASH_BYTES * was_leaf] = key or b""
         row[hash_at : hash_at + HASH_BYTES * was_there] = digest
         row[version_at : version_at + VERSION_BYTES * was_there] = version
-        self.stored = stored & ~(bit << SLOTS) if ref is None else stored | bit << SLOTS
+        self.occupied = occupied & ~bit if ref is None else occupied | bit
         self.leaves = leaves & ~bit if key is None else leaves | bit
 
     def hash_of(self, node: int) -> bytes:
         """Returns the hash of the subtree at a heap node below the first, be it inner, one leaf, or empty."""
-        stored = self.stored
-        if not stored >> node & 1:
-            below = stored >> SLOTS & SPAN[node]
-            if not below:
+        if node < SLOTS:
+            at = _NODE_AT[node]
+        else:
+            occupied, bit = self.occupied, 1 << node - SLOTS
+            if not occupied & bit:
                 return EMPTY
-            node = SLOTS - 1 + below.bit_length()
-        hashes_at = _HEADER_BYTES + VERSION_BYTES * (stored >> SLOTS).bit_count()
-        at = hashes_at + HASH_BYTES * (stored & (1 << node) - 1).bit_count()
+            place, count = (occupied & bit - 1).bit_count(), occupied.bit_count()
+            at = _SLOTS_AT + VERSION_BYTES * count + HASH_BYTES * place
         return bytes(self.row[at : at + HASH_BYTES])
 
     def rehash(self, dirty: int) -> bytes:
         """Computes the hashes of the heap nodes in the mask `dirty`, deepest first, and returns the page's own.
 
-        Node 1 must be among them. The page must have two leaves or a page in its slots.
+        Node 1 must be among them.
         """
-        row, stored, occupied = self.row, self.stored, self.stored >> SLOTS
+        row, occupied = self.row, self.occupied
+        row[1:_HEADER_BYTES] = (occupied << SLOTS | self.leaves).to_bytes(_HEADER_BYTES - 1, "big")
         pages = occupied & ~self.leaves
-        hashes_at = _HEADER_BYTES + VERSION_BYTES * occupied.bit_count()
-        while dirty > 2:
+        digest: bytes = EMPTY
+        while dirty:
             node = dirty.bit_length() - 1
-            bit = 1 << node
-            dirty ^= bit
-            at = hashes_at + HASH_BYTES * (stored & bit - 1).bit_count()
-            end = at + HASH_BYTES if stored & bit else at
+            dirty ^= 1 << node
             below = occupied & SPAN[node]
-            if below & below - 1 or below & pages:
-                row[at:end] = sha256(INNER_TAG + self._halves(node, hashes_at)).digest()
-                stored |= bit
+            if not below:
+                digest = EMPTY
+            elif below & below - 1 or below & pages:
+                if node < SLOTS // 2:
+                    at = _NODE_AT[2 * node]
+                    digest = sha256(INNER_TAG + row[at : at + 2 * HASH_BYTES]).digest()
+                else:
+                    digest = sha256(INNER_TAG + self.hash_of(2 * node) + self.hash_of(2 * node + 1)).digest()
             else:
-                del row[at:end]
-                stored &= ~bit
-            self.stored = stored
-        row[1:_HEADER_BYTES] = (stored << SLOTS | self.leaves).to_bytes(6, "big")
-        return sha256(INNER_TAG + self._halves(1, hashes_at)).digest()
-
-    def _halves(self, node: int, hashes_at: int) -> bytes:
-        """The hashes of the two halves of an inner node; where both are stored they stand side by side."""
-        left = 2 * node
-        if self.stored >> left & 3 == 3:
-            at = hashes_at + HASH_BYTES * (self.stored & (1 << left) - 1).bit_count()
-            return bytes(self.row[at : at + 2 * HASH_BYTES])
-        return self.hash_of(left) + self.hash_of(left + 1)
+                digest = self.hash_of(SLOTS - 1 + below.bit_length())
+            if node > 1:
+                at = _NODE_AT[node]
+                row[at : at + HASH_BYTES] = digest
+        return digest
 
     def replace(self, slot: int, digest: bytes, version: bytes) -> bytes:
         """Gives a slot that stays what it is a new hash and version, and returns the page's own new hash.
 
         This is `set` with `rehash` for the commonest change: a leaf keeps its key, or a page stays a page, so that
-        everything keeps its place.
+        everything keeps its place. A node with one child keeps having one.
         """
-        row, stored = self.row, self.stored
-        occupied = stored >> SLOTS
-        at = _HEADER_BYTES + VERSION_BYTES * (occupied & (1 << slot) - 1).bit_count()
-        row[at : at + VERSION_BYTES] = version
-        hashes_at = _HEADER_BYTES + VERSION_BYTES * occupied.bit_count()
-        node = SLOTS + slot
-        while node > 1:
-            left = node & 30
-            at = hashes_at + HASH_BYTES * (stored & (1 << left) - 1).bit_count()
-            if stored >> left & 3 == 3:
-                own_at = at + HASH_BYTES if node & 1 else at
-                row[own_at : own_at + HASH_BYTES] = digest
-                digest = sha256(INNER_TAG + row[at : at + 2 * HASH_BYTES]).digest()
-            else:
-                if stored >> node & 1:
-                    row[at : at + HASH_BYTES] = digest
-                if node < 4 or stored >> (node >> 1) & 1:
-                    other = self.hash_of(node ^ 1)
-                    digest = sha256(INNER_TAG + (other + digest if node & 1 else digest + other)).digest()
-            node >>= 1
-        return digest
+        row, occupied, bit = self.row, self.occupied, 1 << slot
+        place, count = (occupied & bit - 1).bit_count(), occupied.bit_count()
+        version_at = _SLOTS_AT + VERSION_BYTES * place
+        hash_at = _SLOTS_AT + VERSION_BYTES * count + HASH_BYTES * place
+        row[version_at : version_at + VERSION_BYTES] = version
+        row[hash_at : hash_at + HASH_BYTES] = digest
+        lone = not self.leaves & bit
+        if occupied >> (slot ^ 1) & 1:
+            left_at = hash_at - HASH_BYTES if slot & 1 else hash_at
+            digest = sha256(INNER_TAG + row[left_at : left_at + 2 * HASH_BYTES]).digest()
+        elif lone:
+            digest = sha256(INNER_TAG + (EMPTY + digest if slot & 1 else digest + EMPTY)).digest()
+        at = _NODE_AT[SLOTS + slot >> 1]
+        row[at : at + HASH_BYTES] = digest
+        for span, at, halves_at in _PATHS[slot]:
+            if lone or occupied & span != bit:
+                digest = sha256(INNER_TAG + row[halves_at : halves_at + 2 * HASH_BYTES]).digest()
+            row[at : at + HASH_BYTES] = digest
+        return sha256(INNER_TAG + row[_HEADER_BYTES : _HEADER_BYTES + 2 * HASH_BYTES]).digest()
 
     def encode(self, node_key: bytes) -> bytes:
-        """Returns the row under `node_key`: format, masks, versions, hashes, leaves' key hashes, checksum."""
+        """Returns the row under `node_key`, with its checksum."""
         return _sealed(node_key, bytes(self.row[:-_CHECK_BYTES]))
 
 
@@ -269,10 +262,12 @@ def decode_page(node_key: bytes, data: bytes) -> Page:
     Whether the inner hashes are right is not recomputed here: the checksum finds damage, and `walk` proves the rest.
     """
     _check_seal(node_key, data)
+    if len(data) < _SLOTS_AT:
+        raise InvariantError(f"{name_of(node_key)} is malformed")
     page = Page(data)
-    slots, hashes, keys = page.occupied.bit_count(), page.stored.bit_count(), page.leaves.bit_count()
-    size = _HEADER_BYTES + VERSION_BYTES * slots + HASH_BYTES * (hashes + keys) + _CHECK_BYTES
-    if len(data) != size or page.stored & 3 or page.leaves & ~page.occupied or not slots:
+    slots, leaves = page.occupied, page.leaves
+    size = _SLOTS_AT + _SLOT_BYTES * slots.bit_count() + HASH_BYTES * leaves.bit_count() + _CHECK_BYTES
+    if len(data) != size or leaves & ~slots or not slots:
         raise InvariantError(f"{name_of(node_key)} is malformed")
     return page
 

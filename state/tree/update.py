@@ -18,6 +18,7 @@ from state.slices import Slices
 from state.tree.cache import PageCache
 from state.tree.hashes import EMPTY, HASH_BYTES, LEAF_TAG
 from state.tree.node import (
+    ALL_NODES,
     ANCESTORS,
     Page,
     Ref,
@@ -210,8 +211,11 @@ class _Update:
         """Returns what the page has become: nothing, its only leaf, itself as before, or a new row."""
         if not dirty:
             return old
-        if old is not None and old[2] is None:
-            self.stale.append(old[1] + place)
+        if old is not None:
+            if old[2] is None:
+                self.stale.append(old[1] + place)
+            else:
+                dirty = ALL_NODES
         occupied = page.occupied
         if not occupied & occupied - 1 and occupied == page.leaves:
             return page.get(occupied.bit_length() - 1) if occupied else None
@@ -225,12 +229,19 @@ class _Update:
     def _runs(self, depth: int, low: int, high: int) -> list[Run]:
         """Returns the slots that the changes [low, high) fall into, ascending, each with its own range."""
         keys = self.keys
-        if high - low == 1:
-            return [(nibble_at(keys[low], depth), low, high)]
         runs = []
-        while low < high:
-            slot = nibble_at(keys[low], depth)
-            end = bisect_right(keys, slot, low + 1, high, key=lambda key: nibble_at(key, depth))
-            runs.append((slot, low, end))
-            low = end
+        slot = nibble_at(keys[low], depth)
+        if high - low > _UNINTERRUPTED_CHANGES_MAX:
+            while low < high:
+                slot = nibble_at(keys[low], depth)
+                end = bisect_right(keys, slot, low + 1, high, key=lambda key: nibble_at(key, depth))
+                runs.append((slot, low, end))
+                low = end
+            return runs
+        for at in range(low + 1, high):
+            following = nibble_at(keys[at], depth)
+            if following != slot:
+                runs.append((slot, low, at))
+                slot, low = following, at
+        runs.append((slot, low, high))
         return runs

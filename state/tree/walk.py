@@ -14,11 +14,11 @@ from state.tree.node import (
     ALL_NODES,
     Page,
     Ref,
-    bits_of,
     decode_page,
     encode_value,
     name_of,
     page_key,
+    slots_of,
     value_key,
     version_bytes,
 )
@@ -51,7 +51,7 @@ def walk(reader: Reader, version: int) -> Iterator[Visited]:
             raise InvariantError(f"the tree of version {version} references a later version below depth {depth}")
         if ref[2] is None:
             visited, page = _visit_page(reader, ref, depth, path)
-            for slot in reversed(bits_of(page.occupied)):
+            for slot in reversed(slots_of(page.occupied)):
                 child = page.get(slot)
                 if child is not None:
                     if child[1] > ref[1]:
@@ -67,7 +67,7 @@ def _visit_page(reader: Reader, ref: Ref, depth: int, path: bytes) -> tuple[Visi
     row = load(reader, node_key)
     page = decode_page(node_key, row)
     again = Page()
-    for slot in bits_of(page.occupied):
+    for slot in slots_of(page.occupied):
         again.set(slot, page.get(slot))
     if not page.leaves ^ page.occupied and not page.occupied & (page.occupied - 1):
         raise InvariantError(f"{name_of(node_key)} holds one leaf alone, which should stand in its parent")
