@@ -37,9 +37,7 @@ class PageCache:
         held = self._rows
         for node_key in stale:
             held.pop(node_key, None)
-        for node_key, row in puts:
-            if is_page_key(node_key):
-                held[node_key] = row
+        held.update(put for put in puts if is_page_key(put[0]))
         excess = len(held) - self.pages_max
         if excess > 0:
             for node_key in list(held)[:excess]:

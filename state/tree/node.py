@@ -126,8 +126,8 @@ def name_of(node_key: bytes) -> str:
     return f"tree {kind} of version {version} at path {path[:depth] or 'root'}"
 
 
-def _sealed(node_key: bytes, content: bytes) -> bytes:
-    return content + crc32(content, crc32(node_key)).to_bytes(_CHECK_BYTES, "big")
+def _sealed(node_key: bytes, content: bytes | bytearray) -> bytes:
+    return b"".join((content, crc32(content, crc32(node_key)).to_bytes(_CHECK_BYTES, "big")))
 
 
 def _check_seal(node_key: bytes, data: bytes) -> None:
@@ -138,7 +138,7 @@ def _check_seal(node_key: bytes, data: bytes) -> None:
 
 
 class Page:
-    """Four levels of the tree, as one run of bytes that is read and edited in place.
+    """Four levels of the tree, as one run of bytes (a row without its checksum) that is read and edited in place.
 
     `occupied` and `leaves` are masks of the slots that hold anything, and a leaf; an item's place in the row follows
     from the number of bits set below its own. One run of bytes instead of an object for each hash is what makes an
@@ -149,6 +149,7 @@ class Page:
 
     def __init__(self, row: bytes = _EMPTY_ROW) -> None:
         self.row = bytearray(row)
+        del self.row[-_CHECK_BYTES:]
         self.occupied = row[1] << 8 | row[2]
         self.leaves = row[3] << 8 | row[4]
 
@@ -205,7 +206,9 @@ class Page:
         row, occupied = self.row, self.occupied
         row[1:_HEADER_BYTES] = (occupied << SLOTS | self.leaves).to_bytes(_HEADER_BYTES - 1, "big")
         pages = occupied & ~self.leaves
+        hashes_at = _SLOTS_AT + VERSION_BYTES * occupied.bit_count()
         digest: bytes = EMPTY
+        halves: bytes | bytearray
         while dirty:
             node = dirty.bit_length() - 1
             dirty ^= 1 << node
@@ -215,9 +218,13 @@ class Page:
             elif below & below - 1 or below & pages:
                 if node < SLOTS // 2:
                     at = _NODE_AT[2 * node]
-                    digest = sha256(INNER_TAG + row[at : at + 2 * HASH_BYTES]).digest()
+                    halves = row[at : at + 2 * HASH_BYTES]
+                elif below & below - 1:
+                    at = hashes_at + HASH_BYTES * (occupied & (below & -below) - 1).bit_count()
+                    halves = row[at : at + 2 * HASH_BYTES]
                 else:
-                    digest = sha256(INNER_TAG + self.hash_of(2 * node) + self.hash_of(2 * node + 1)).digest()
+                    halves = self.hash_of(2 * node) + self.hash_of(2 * node + 1)
+                digest = sha256(INNER_TAG + halves).digest()
             else:
                 digest = self.hash_of(SLOTS - 1 + below.bit_length())
             if node > 1:
@@ -253,7 +260,7 @@ class Page:
 
     def encode(self, node_key: bytes) -> bytes:
         """Returns the row under `node_key`, with its checksum."""
-        return _sealed(node_key, bytes(self.row[:-_CHECK_BYTES]))
+        return _sealed(node_key, self.row)
 
 
 def decode_page(node_key: bytes, data: bytes) -> Page:
