@@ -34,6 +34,9 @@ from state.errors import InvariantError, Rejected
 _EXPECTED_ENDINGS: Final = frozenset(
     {"closed_by_peer", "connect_failed", "connect_timeout", "duplicate_connection", "replaced", "shutdown"}
 )
+_GARBAGE: Final = frozenset(
+    {"frame_malformed", "frame_oversize", "frame_unexpected", "malformed", "proof_invalid", "unexpected_frame"}
+)
 
 
 class Handler(Protocol):
@@ -114,12 +117,14 @@ class Connections:
             reason, detail = failure.reason, failure.detail
         except InvariantError:
             raise
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            reason, detail = "connection_lost", repr(error)
         except Exception:
             logger.exception("connection with %s: an unforeseen error ends it", address)
             reason, detail = "internal_error", "an unforeseen error"
         else:
             raise InvariantError("a connection ended without a reason")
-        self._counters.count("connections_closed", reason)
+        self._counters.count_closed(reason)
         level = logging.INFO if reason in _EXPECTED_ENDINGS else logging.WARNING
         fields = {"address": address, "detail": detail}
         self._log.write(level, reason, host_of(address), trio.current_time(), fields)
@@ -167,6 +172,8 @@ class Connections:
                 await self._replace_older(peer)
                 accepted = peer
             except Rejected as error:
+                if error.code in _GARBAGE:
+                    self._permissions.conduct(node_id(key)).add(limits.POINTS_REJECTED, trio.current_time())
                 await refuse(tls, error.code, error.message)
                 raise ConnectionFailed(error.code, error.message) from error
         if accepted is None:

@@ -17,6 +17,7 @@ CLOSE_REASONS: Final = (
     "connect_failed",
     "connect_timeout",
     "connection_lost",
+    "dropped_by_node",
     "duplicate_connection",
     "evicted",
     "frame_malformed",
@@ -73,6 +74,11 @@ class Counters:
     def count(self, name: str, label: str, amount: int = 1) -> None:
         """Adds to one of the series above; there are no others."""
         self.values[name][label] += amount
+
+    def count_closed(self, reason: str) -> None:
+        """Counts the end of a connection; a reason that is not of `CLOSE_REASONS` is the node's own."""
+        series = self.values["connections_closed"]
+        series[reason if reason in series else "dropped_by_node"] += 1
 
 
 class Traffic:

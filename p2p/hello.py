@@ -57,7 +57,8 @@ class LocalNode:
 
     `validator_key` is None for a full node. `head_height()` is the height of the last committed block; `sign(message)`
     signs with the validator key; `verify(key, message, signature)` checks a validator's signature;
-    `latest_vote_seen(validator key)` returns the bytes of the latest vote of that validator that is known, or None.
+    `latest_vote_seen(validator key)` returns the bytes of the latest vote of that validator that is known, or None; one
+    longer than VOTE_SEEN_BYTES_MAX is not told.
     """
 
     chain: ChainContext
@@ -190,7 +191,7 @@ class Greeting:
             nonces = (self._own.nonce, remote.nonce)
             proof = self._local.sign(proof_preimage(self._own.genesis_hash, self._own.node_id, self._peer_id, nonces))
         vote = None if remote.validator_key is None else self._local.latest_vote_seen(remote.validator_key)
-        return (proof, vote)
+        return (proof, None if vote is None or len(vote) > VOTE_SEEN_BYTES_MAX else vote)
 
     def _check(self, remote: Hello) -> None:
         own = self._own

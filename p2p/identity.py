@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, NewType
 
 from cryptography import x509
@@ -32,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from p2p.limits import PERMITTED_MAX
 from state.errors import Rejected
 from state.hashing import sha256
 
@@ -100,6 +102,7 @@ def leaf(public_key: bytes, issuer: NodeId, issuer_key: Ed25519PrivateKey) -> x5
     )
 
 
+@lru_cache(maxsize=2 * PERMITTED_MAX)
 def anchor(public_key: bytes) -> x509.Certificate:
     """Returns the trust anchor for a permitted 32-byte public key, the same bytes on every machine."""
     name = _anchor_name(node_id(public_key))

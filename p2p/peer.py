@@ -206,7 +206,7 @@ class Peer:
             self.send(Kind.PING, sequence)
 
     def drop(self, reason: str, detail: str, *, tell: bool = False) -> None:
-        """Ends the connection for a reason of `counters.CLOSE_REASONS`; the first reason stays.
+        """Ends the connection for a reason of `counters.CLOSE_REASONS` or the node's own; the first reason stays.
 
         With `tell` the other gets a REJECT with the reason first, if it takes it within CLOSE_SECONDS.
         """

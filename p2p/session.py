@@ -1,7 +1,9 @@
 """From a bare stream to an accepted peer: the TLS handshake and the greeting, each within its time limit.
 
 A TLS 1.3 client believes in success before the server has looked at its certificate, so nothing counts before both
-greetings are acknowledged. Every way to fail ends in `ConnectionFailed` with a reason out of `counters.CLOSE_REASONS`.
+greetings are acknowledged. Every way to fail ends in `ConnectionFailed` with a reason out of
+`counters.CLOSE_REASONS`, or, where it is we who refuse, in `Rejected` with such a code, for the caller to pass on
+with `refuse`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from p2p.hello import Greeting, decode_reject, encode_reject
 from p2p.identity import TlsContexts
 from p2p.limits import CLOSE_SECONDS, HELLO_SECONDS, READ_BYTES, TLS_SECONDS
 from p2p.wire import Frame, Framer, Kind, encode_frame
-from state.errors import Rejected
 
 TlsStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
 
@@ -49,7 +50,7 @@ async def secure(stream: trio.abc.Stream, contexts: TlsContexts, *, server_side:
 
 
 async def greet(stream: TlsStream, framer: Framer, greeting: Greeting) -> None:
-    """Exchanges HELLO and HELLO_ACK both ways; raises ConnectionFailed, after telling the other why if it is our no."""
+    """Exchanges HELLO and HELLO_ACK both ways; raises ConnectionFailed, or Rejected if it is we who say no."""
     try:
         with trio.fail_after(HELLO_SECONDS):
             await stream.send_all(encode_frame(Kind.HELLO, greeting.hello()))
@@ -66,9 +67,6 @@ async def greet(stream: TlsStream, framer: Framer, greeting: Greeting) -> None:
         raise ConnectionFailed("hello_timeout", f"no acknowledged HELLO within {HELLO_SECONDS:g} s") from None
     except trio.BrokenResourceError as error:
         raise ConnectionFailed("connection_lost", "during the greeting; it may not permit our key") from error
-    except Rejected as error:
-        await refuse(stream, error.code, error.message)
-        raise ConnectionFailed(error.code, error.message) from error
 
 
 async def _receive(stream: TlsStream, framer: Framer) -> Frame:

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from p2p.hello import LocalNode, PermittedPeer, Role
+from p2p.hello import Greeting, LocalNode, PermittedPeer, Role
 from p2p.identity import NodeKey, tls_contexts
 from p2p.network import Network, Target
 from p2p.peer import Peer
@@ -260,8 +260,6 @@ class HandPeer:
 
     async def greet(self, node: FakeNode, server: FakeNode) -> None:
         """Greets as an honest node would."""
-        from p2p.hello import Greeting
-
         greeting = Greeting(node.local(), node.key.id, server.entry, server.key.id, bytes(32))
         await self.send(Kind.HELLO, greeting.hello())
         while not greeting.accepted:

@@ -382,7 +382,92 @@ def test_garbage_instead_of_a_hello_is_refused_by_name(early: bytes, reason: str
     simulate(main)
 
 
+def test_garbage_in_greetings_bans_in_the_end() -> None:
+    async def main() -> None:
+        a, b, bt = lone()
+        codes = []
+        async with running(a):
+            for _ in range(int(limits.SCORE_BAN / limits.POINTS_REJECTED) + 2):
+                peer = await HandPeer.dial(bt, b, "a:1", a)
+                await peer.send(Kind.HELLO, b"garbage")
+                codes.append((await peer.receive_kind(Kind.REJECT)).body[0])
+                await peer.stream.aclose()
+        assert codes[0] == "malformed"
+        assert codes[-1] == "banned"
+
+    simulate(main)
+
+
+def test_greetings_of_one_node_that_lead_nowhere_make_room_for_its_next() -> None:
+    async def main() -> None:
+        a, b, bt = lone()
+        async with running(a):
+            silent = [await HandPeer.dial(bt, b, "a:1", a) for _ in range(limits.GREETINGS_PER_NODE_MAX + 3)]
+            await poll(lambda: a.closed("evicted") == 3, seconds=1)
+            last = await HandPeer.dial(bt, b, "a:1", a)
+            await last.greet(b, a)
+            await joined(a, b)
+            assert len(silent) == 7
+
+    simulate(main)
+
+
+def test_a_callback_of_the_node_that_fails_in_a_greeting_costs_that_connection_only() -> None:
+    async def main() -> None:
+        a, b, c = FakeNode("a", 1), FakeNode("b", 2), FakeNode("c", 3)
+        _, (at, bt, ct) = internet(a, b, c)
+
+        class Failing(dict[bytes, bytes]):
+            def get(self, key: bytes, default: Any = None) -> Any:
+                if key == b.validator.public.data:
+                    raise ZeroDivisionError
+                return super().get(key, default)
+
+        a.votes = Failing()
+        a.build(at, [b, c])
+        b.build(bt, [a], [a])
+        async with running(a, b):
+            await poll(lambda: a.closed("internal_error") >= 1)
+            c.build(ct, [a], [a])
+            async with running(c):
+                await joined(a, c)
+
+    simulate(main)
+
+
+def test_a_vote_too_long_for_the_greeting_is_left_out() -> None:
+    async def main() -> None:
+        a, b, _, _ = pair()
+        a.votes[b.validator.public.data] = bytes(limits.VOTE_SEEN_BYTES_MAX + 1)
+        b.votes[a.validator.public.data] = bytes(limits.VOTE_SEEN_BYTES_MAX)
+        async with running(a, b):
+            await joined(a, b)
+            await joined(b, a)
+            at_a, at_b = a.network.peer(b.key.id), b.network.peer(a.key.id)
+            assert at_a is not None
+            assert at_b is not None
+            assert at_b.vote_seen is None
+            assert at_a.vote_seen == bytes(limits.VOTE_SEEN_BYTES_MAX)
+
+    simulate(main)
+
+
 # Misbehaviour.
+
+
+def test_the_node_can_drop_a_peer_for_a_reason_of_its_own() -> None:
+    async def main() -> None:
+        a, b, _, _ = pair()
+        async with running(a, b):
+            await joined(a, b)
+            peer = a.network.peer(b.key.id)
+            assert peer is not None
+            peer.drop("out_of_favour", "by hand", tell=True)
+            assert not peer.send(Kind.BODY, b"too late")
+            await a.handler.until(lambda: a.handler.events[-1] == ("disconnected", "b", "out_of_favour"))
+            await poll(lambda: a.closed("dropped_by_node") == 1)
+
+    simulate(main)
 
 
 @pytest.mark.parametrize(
