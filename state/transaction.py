@@ -184,6 +184,21 @@ def decode_transaction(wire: bytes, context: ChainContext) -> Transaction:
     Raises DecodeError for what is not the canonical form, Rejected("wrong_chain") for another chain's transaction,
     Rejected("scheme_unknown") for a key of an unregistered scheme.
     """
+    tx = _decode(wire, context)
+    if tx.authorisation_of(tx.sender) is None:
+        raise Rejected("not_authorised", "the sender's authorisation is missing")
+    if tx.payer is not None and tx.authorisation_of(tx.payer) is None:
+        raise Rejected("not_authorised", "the payer's authorisation is missing")
+    return tx
+
+
+def decode_for_simulation(wire: bytes, context: ChainContext) -> Transaction:
+    """Reads a transaction that may also be unsigned, [body, []]; raises as `decode_transaction` does."""
+    tx = _decode(wire, context)
+    return decode_transaction(wire, context) if tx.authorisations else tx
+
+
+def _decode(wire: bytes, context: ChainContext) -> Transaction:
     if len(wire) > TRANSACTION_BYTES_MAX:
         raise Rejected(
             "transaction_too_large",
@@ -204,7 +219,7 @@ def decode_transaction(wire: bytes, context: ChainContext) -> Transaction:
     items = expect_array(operations, OPERATIONS_MAX, "operations")
     if not items:
         raise DecodeError("a transaction has at least one operation")
-    tx = Transaction(
+    return Transaction(
         chain_id=chain_id,
         sender=Address(expect_bytes(sender, 32, "sender")),
         lane=expect_int(lane, "lane", limit=LANES_MAX),
@@ -220,11 +235,6 @@ def decode_transaction(wire: bytes, context: ChainContext) -> Transaction:
         id=transaction_id(message),
         signing_bytes=message,
     )
-    if tx.authorisation_of(tx.sender) is None:
-        raise Rejected("not_authorised", "the sender's authorisation is missing")
-    if tx.payer is not None and tx.authorisation_of(tx.payer) is None:
-        raise Rejected("not_authorised", "the payer's authorisation is missing")
-    return tx
 
 
 def transaction_id(message: bytes) -> TxId:

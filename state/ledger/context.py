@@ -142,25 +142,29 @@ class Context:
         """Moves an available amount from one account to another."""
         if self._movers:
             self._before_move(source, target, asset, amount)
-        self._debit(source, asset, amount)
-        overlay = self._overlay
-        free, held = overlay.balance(target, asset)
-        overlay.set_balance(target, asset, (free + amount, held))
-        self._touched[target] = None
+        if amount <= 0:
+            raise InvariantError(f"an amount of {amount} was to be moved")
+        overlay, touched = self._overlay, self._touched
+        if not overlay.add(source, asset, -amount, 0):
+            self._fail_for_balance(source, asset, amount)
+        overlay.add(target, asset, amount, 0)
+        touched[source] = touched[target] = None
         self._record_event(Event("moved", (source, target, asset, encode_amount(amount))))
 
     def hold(self, address: Address, asset: str, amount: int) -> None:
         """Sets an available amount aside: it stays the account's, but cannot leave it until released."""
-        self._debit(address, asset, amount, held=amount)
+        _require_positive(amount)
+        if not self._overlay.add(address, asset, -amount, amount):
+            self._fail_for_balance(address, asset, amount)
+        self._touched[address] = None
         self._record_event(Event("held", (address, asset, encode_amount(amount))))
 
     def release(self, address: Address, asset: str, amount: int) -> None:
         """Makes a held amount available again."""
         _require_positive(amount)
-        free, held = self._overlay.balance(address, asset)
-        if held < amount:
+        if not self._overlay.add(address, asset, amount, -amount):
+            held = self._overlay.balance(address, asset)[1]
             self.fail("held_insufficient", f"{held} {asset} are held, {amount} were to be released")
-        self._overlay.set_balance(address, asset, (free + amount, held - amount))
         self._touched[address] = None
         self._record_event(Event("released", (address, asset, encode_amount(amount))))
 
@@ -169,13 +173,11 @@ class Context:
         if self._movers:
             self._before_move(None, target, asset, amount)
         _require_positive(amount)
-        overlay = self._overlay
-        record_of_asset = self.asset(asset)
-        if record_of_asset.supply + amount >= AMOUNT_LIMIT:
+        minted = self.asset(asset)
+        if minted.supply + amount >= AMOUNT_LIMIT:
             self.fail("supply_overflow", f"the supply of {asset} would not fit 128 bits")
-        overlay.set_asset(record_of_asset.with_supply(record_of_asset.supply + amount))
-        free, held = overlay.balance(target, asset)
-        overlay.set_balance(target, asset, (free + amount, held))
+        self._overlay.set_asset(minted.with_supply(minted.supply + amount))
+        self._overlay.add(target, asset, amount, 0)
         self._touched[target] = None
         self._record_event(Event("minted", (target, asset, encode_amount(amount))))
 
@@ -183,26 +185,23 @@ class Context:
         """Destroys an available amount: the supply shrinks."""
         if self._movers:
             self._before_move(source, None, asset, amount)
-        record_of_asset = self.asset(asset)
-        self._debit(source, asset, amount)
-        self._overlay.set_asset(record_of_asset.with_supply(record_of_asset.supply - amount))
+        _require_positive(amount)
+        burned = self.asset(asset)
+        if not self._overlay.add(source, asset, -amount, 0):
+            self._fail_for_balance(source, asset, amount)
+        self._overlay.set_asset(burned.with_supply(burned.supply - amount))
+        self._touched[source] = None
         self._record_event(Event("burned", (source, asset, encode_amount(amount))))
 
     def charge_fee(self, payer: Address, pool: Address, asset: str, fee: int) -> None:
-        """Moves a fee, for whoever runs the block: it has been checked, and no hook may refuse it."""
-        self._overlay.journal.clear()
-        self._debit(payer, asset, fee)
-        free, held = self._overlay.balance(pool, asset)
-        self._overlay.set_balance(pool, asset, (free + fee, held))
+        """Moves a fee, for whoever runs the block: no hook may refuse it, and a failure does not undo it."""
+        if not self._overlay.add(payer, asset, -fee, 0):
+            raise InvariantError("a fee was charged without a look at whether it can be paid")
+        self._overlay.add(pool, asset, fee, 0)
 
-    def _debit(self, source: Address, asset: str, amount: int, held: int = 0) -> None:
-        _require_positive(amount)
-        overlay = self._overlay
-        free, held_before = overlay.balance(source, asset)
-        if free < amount:
-            raise OperationFailed("balance_insufficient", f"{free} {asset} are available, {amount} were to leave")
-        overlay.set_balance(source, asset, (free - amount, held_before + held))
-        self._touched[source] = None
+    def _fail_for_balance(self, source: Address, asset: str, amount: int) -> NoReturn:
+        free = self._overlay.balance(source, asset)[0]
+        raise OperationFailed("balance_insufficient", f"{free} {asset} are available, {amount} were to leave")
 
     def _before_move(self, source: Address | None, target: Address | None, asset: str, amount: int) -> None:
         running = self._plugin

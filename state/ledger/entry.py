@@ -48,8 +48,8 @@ def check_sequence(tx: Transaction, account: Account | None) -> int:
 
 def check_next_in_sequence(tx: Transaction, account: Account) -> None:
     """Raises "sequence_used" or "sequence_gap" unless it is the very next of its lane."""
-    expected = check_sequence(tx, account)
-    if tx.sequence != expected:
+    if account.sequence(tx.lane) != tx.sequence:
+        expected = check_sequence(tx, account)
         raise Rejected(
             "sequence_gap",
             f"lane {tx.lane} of the sender is at sequence {expected}; {tx.sequence} waits for those before it",

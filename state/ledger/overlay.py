@@ -5,7 +5,7 @@ others or dropped. Accounts are copied when they are first opened for writing, o
 transaction each change is entered into a journal of (mapping, key, what was there), so that a failure is undone
 backwards without copies.
 
-The only code that changes a balance is state/ledger/context.py, through `set_balance`.
+The only code that changes a balance is state/ledger/context.py, through `add`.
 """
 
 from __future__ import annotations
@@ -176,20 +176,41 @@ class Overlay:
             balance = NO_BALANCE if data is None else decode_balance(data)
         return balance
 
-    def set_balance(self, address: bytes, code: str, balance: Balance) -> None:
-        """Sets (available, held). The 33rd balance of an account moves all of them to leaves of their own."""
+    def add(self, address: bytes, code: str, free: int, held: int) -> bool:
+        """Adds to what an account has available and held, and returns True; returns False if it has too little.
+
+        The 33rd balance of an account moves all of them to leaves of their own.
+        """
         account = self.accounts.get(address) or self.open(address)
         balances = account.balances
         if balances is not None:
-            old = balances.get(code, _ABSENT)
-            if old is not _ABSENT or len(balances) < INLINE_BALANCES_MAX:
+            old = balances.get(code)
+            if old is not None:
+                free_now, held_now = old
+                free += free_now
+                held += held_now
+                if free < 0 or held < 0:
+                    return False
                 self.journal.append((balances, code, old))
-                if balance != NO_BALANCE:
-                    balances[code] = balance
-                elif old is not _ABSENT:
+                if free or held:
+                    balances[code] = (free, held)
+                else:
                     del balances[code]
-                return
+                return True
+            if free < 0 or held < 0:
+                return False
+            if len(balances) < INLINE_BALANCES_MAX:
+                self.journal.append((balances, code, _ABSENT))
+                balances[code] = (free, held)
+                return True
             self._move_out(address, account, balances)
+        free_now, held_now = self._leaf_balance(address, code)
+        if free + free_now < 0 or held + held_now < 0:
+            return False
+        self._set_leaf(address, code, (free + free_now, held + held_now))
+        return True
+
+    def _set_leaf(self, address: bytes, code: str, balance: Balance) -> None:
         key = (address, code)
         self.journal.append((self.balances, key, self.balances.get(key, _ABSENT)))
         self.balances[key] = balance
@@ -197,9 +218,7 @@ class Overlay:
     def _move_out(self, address: bytes, account: Account, balances: dict[str, Balance]) -> None:
         self.replace_account(address, Account(account.lanes, account.policy, None, account.extensions))
         for code, balance in balances.items():
-            key = (address, code)
-            self.journal.append((self.balances, key, self.balances.get(key, _ABSENT)))
-            self.balances[key] = balance
+            self._set_leaf(address, code, balance)
 
     def asset(self, code: str) -> Asset | None:
         """Returns the asset with this code, or None."""
