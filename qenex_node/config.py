@@ -144,35 +144,33 @@ class RpcSection:
     )
     port: int = _key(27101, "The port to listen on; 0 takes a free one.", high=65535)
     allowed_hosts: tuple[str, ...] = _key(
-        (),
-        "Host headers that are answered beside the listen address, localhost and IP addresses of this machine.",
-        check=_host,
+        (), "Names in Host headers that are answered beside localhost and all IP addresses.", check=_host
     )
     allowed_origins: tuple[str, ...] = _key((), "Origins of web pages that may call it; none by default.")
     connections_max: int = _key(
-        1024, "Connections at a time; a further one takes the place of the idlest.", low=8, high=65536
+        512, "Connections at a time; a further one takes the place of the idlest.", low=8, high=65536
     )
-    connections_per_address_max: int = _key(512, "Connections at a time from one address.", low=1, high=65536)
+    connections_per_address_max: int = _key(256, "Connections at a time from one address.", low=1, high=65536)
     body_bytes_max: int = _key(
-        2 * MIB,
+        MIB,
         "The largest request body or WebSocket message.",
         unit="bytes",
         low=2 * TRANSACTION_BYTES_MAX + 4 * KIB,
         high=64 * MIB,
     )
-    batch_max: int = _key(1000, "Calls in one batch.", low=1, high=100_000)
-    subscriptions_max: int = _key(64, "Subscriptions of one WebSocket connection.", low=1, high=4096)
-    queue_bytes_max: int = _key(
-        4 * MIB,
-        "What may wait to be read by one connection; a slower reader is dropped.",
+    batch_max: int = _key(1000, "Calls in one batch.", low=1, high=2000)
+    subscriptions_max: int = _key(1024, "Subscriptions of all connections.", low=0, high=65536)
+    subscriptions_per_connection_max: int = _key(32, "Subscriptions of one connection.", low=0, high=4096)
+    outbox_bytes_max: int = _key(
+        8 * MIB,
+        "What may wait to be read by one WebSocket; a slower reader is dropped.",
         unit="bytes",
-        low=64 * KIB,
+        low=8 * MIB,
         high=GIB,
     )
-    request_seconds_max: int = _key(10, "How long a client may take to send a request.", unit="s", low=1, high=600)
-    idle_seconds_max: int = _key(120, "How long a connection may say nothing.", unit="s", low=1, high=86_400)
+    idle_seconds_max: int = _key(60, "How long a connection may say nothing.", unit="s", low=1, high=86_400)
     wait_ms_max: int = _key(
-        60_000, "The longest wait for a commit that a call may ask for.", unit="ms", low=100, high=600_000
+        120_000, "The longest wait for a commit that a call may ask for.", unit="ms", low=100, high=600_000
     )
 
 
@@ -227,8 +225,12 @@ class ConsensusSection:
         low=500,
         high=3_600_000,
     )
-    build_ms_max: int = _key(
-        100, "How long a primary may execute transactions for one proposal.", unit="ms", low=5, high=10_000
+    block_target_ms: int = _key(
+        500,
+        "How long a block may take from proposal to commit; as a primary, the node makes blocks smaller beyond it.",
+        unit="ms",
+        low=20,
+        high=60_000,
     )
 
 
@@ -276,8 +278,8 @@ class VerifySection:
     """How signatures of submitted transactions are checked."""
 
     workers: int = _key(0, "Worker processes for it; 0 checks them in the node's own process.", high=64)
-    queue_max: int = _key(
-        10_000, "Transactions that may wait for it; further ones are refused.", low=16, high=1_000_000
+    queue_bytes_max: int = _key(
+        32 * MIB, "What may wait for it; further transactions are refused.", unit="bytes", low=MIB, high=GIB
     )
 
 
@@ -399,8 +401,8 @@ def _check_relations(config: Config, source: str) -> None:
             "consensus.progress_timeout_max_ms must not be below consensus.progress_timeout_ms",
         ),
         (
-            config.consensus.build_ms_max * 2 <= config.consensus.progress_timeout_ms,
-            "consensus.build_ms_max must be at most half of consensus.progress_timeout_ms",
+            config.consensus.block_target_ms * 2 <= config.consensus.progress_timeout_ms,
+            "consensus.block_target_ms must be at most half of consensus.progress_timeout_ms",
         ),
         (
             config.mempool.account_count_max <= config.mempool.count_max,

@@ -23,18 +23,16 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from p2p.identity import NodeKey
 from qenex_node.cards import Card, make_card
 from qenex_node.config import Config, load, render
 from qenex_node.keystore import COST, KdfCost, Passphrase, read_key, write_key
+from qenex_node.options import store_options
 from state.errors import Rejected
 from state.genesis import Genesis
 from state.keys import ED25519, SigningKey
-
-if TYPE_CHECKING:
-    from state.store import StoreOptions
 
 GENESIS_FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 
@@ -241,13 +239,6 @@ def read_keys(node_home: NodeHome, passphrase: Passphrase | None) -> NodeKeys:
     if validator_key is not None and validator_key.scheme != ED25519:
         raise Rejected("keystore_damaged", f"{home.validator_key_file}: a validator key is of scheme ed25519")
     return NodeKeys(NodeKey(node_key.seed), validator_key)
-
-
-def store_options(config: Config) -> StoreOptions:
-    """Returns what the configuration says about the database."""
-    from state.store import StoreOptions
-
-    return StoreOptions(keep_heights=config.storage.keep_heights or None, index_accounts=config.storage.index_accounts)
 
 
 def read_json(path: Path, bytes_max: int, code: str) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from qenex_node import config as cfg
 from qenex_node.config import Config, FullNodeEntry, PeerEntry, load, parse, reloaded, render, table
+from qenex_node.options import mempool_limits, rpc_limits
 from state.errors import Rejected
 
 KEY = "0x" + "ab" * 32
@@ -117,3 +118,20 @@ def test_reloading_takes_what_may_change_and_names_what_may_not() -> None:
     assert result.config.logging.level == "debug"
     assert result.config.rpc == running.rpc
     assert len(result.config.full_nodes) == 1
+
+
+def test_the_defaults_and_the_extremes_make_options_that_the_parts_accept() -> None:
+    for bound in ("default", "low", "high"):
+        sections = {}
+        for name, section in cfg.SECTIONS.items():
+            keys = {item.name: item for item in dataclasses.fields(section)}
+            sections[name] = section(
+                **{
+                    key: getattr(item.metadata["key"], bound)
+                    for key, item in keys.items()
+                    if bound != "default" and type(item.default) is int
+                }
+            )
+        config = Config(**sections)
+        assert rpc_limits(config).batch_max == config.rpc.batch_max
+        assert mempool_limits(config).count_max == config.mempool.count_max

@@ -1,0 +1,89 @@
+"""When a node is alive, ready, or must not vote, and that each answer says why."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from qenex_node.exitcodes import MEANINGS, ExitCode, exit_code_of
+from qenex_node.health import DiskGuard, Readings, alive, check_disk, health_answer, not_ready
+from qenex_node.rpc.view import Reason
+from state.errors import Rejected
+
+READY = Readings(
+    halted=None,
+    head_height=100,
+    target_height=100,
+    validators_reachable=3,
+    quorum=3,
+    work_waiting_ms=0,
+    clock_offset_ms=5.0,
+)
+
+
+def codes(**changes: Any) -> list[str]:
+    return [reason.code for reason in not_ready(dataclasses.replace(READY, **changes))]
+
+
+def test_a_quorum_within_reach_and_a_close_head_is_ready() -> None:
+    assert codes() == []
+    assert codes(target_height=108) == []
+    assert codes(clock_offset_ms=None) == []
+    assert health_answer(not_ready(READY)) == (200, {"ok": True, "reasons": []})
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"validators_reachable": 2}, "no_quorum"),
+        ({"target_height": 109}, "head_behind"),
+        ({"vote_refusal": Reason("votes_missing", "no vote records")}, "votes_missing"),
+        ({"work_waiting_ms": 10_001}, "stalled"),
+        ({"clock_offset_ms": -2_001.0}, "clock_off"),
+        ({"halted": "two certificates"}, "halted"),
+    ],
+)
+def test_each_reason_against_is_named(changes: dict[str, Any], code: str) -> None:
+    assert codes(**changes) == [code]
+
+
+def test_all_reasons_are_listed_the_most_important_first() -> None:
+    reasons = not_ready(dataclasses.replace(READY, validators_reachable=1, target_height=500, work_waiting_ms=20_000))
+    status, body = health_answer(reasons)
+    assert status == 503
+    assert isinstance(body["reasons"], list)
+    first = body["reasons"][0]
+    assert isinstance(first, dict)
+    assert (first["code"], first["data"]) == ("no_quorum", {"reachable": 1, "quorum": 3})
+    assert [reason.code for reason in reasons] == ["no_quorum", "head_behind", "stalled"]
+
+
+def test_a_node_without_quorum_is_alive_and_a_halted_one_is_not() -> None:
+    assert alive(dataclasses.replace(READY, validators_reachable=1)) is None
+    halted = alive(dataclasses.replace(READY, halted="two certificates"))
+    assert halted is not None
+    assert "two certificates" in halted.message
+
+
+def test_low_disk_refuses_to_vote_until_there_is_some_slack() -> None:
+    guard = DiskGuard(1000)
+    said = [guard.refusal(free) is None for free in (1000, 999, 1050, 1100, 1050)]
+    assert said == [True, False, False, True, True]
+    reason = DiskGuard(1000).refusal(1)
+    assert reason is not None
+    assert reason.code == "disk_low"
+
+
+def test_a_start_with_low_disk_is_refused_by_name() -> None:
+    check_disk(1000, 1000)
+    with pytest.raises(Rejected) as caught:
+        check_disk(999, 1000)
+    assert caught.value.code == "disk_low"
+    assert exit_code_of(caught.value.code) == ExitCode.DISK_LOW
+
+
+def test_every_exit_code_is_documented_and_unknown_refusals_have_one() -> None:
+    assert set(MEANINGS) == set(ExitCode)
+    assert exit_code_of("never_heard_of") == ExitCode.REFUSED
