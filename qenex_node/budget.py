@@ -1,0 +1,39 @@
+"""How large a block the primary proposes: by the time that blocks take from proposal to commit, not by a fixed count.
+
+The slowest of a quorum decides how long a block takes, so the measure is the whole way to the commit. Growth is slow
+and shrinking quick, as in TCP's congestion avoidance (RFC 5681 section 3.1): additive increase, multiplicative decrease.
+Local policy only: a block of any size within the chain's parameters is valid.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TARGET_MS: Final = 500
+UNITS_MIN: Final = 64
+UNITS_START: Final = 1_000
+UNITS_STEP: Final = 250
+SHRINK_PERCENT: Final = 70
+USED_PERCENT: Final = 80
+
+
+class BlockBudget:
+    """The units that the next block may use, adapted from block to block."""
+
+    def __init__(self, units_max: int, *, target_ms: int = TARGET_MS) -> None:
+        """Takes the chain's bound on a block's units and how long a block may take from proposal to commit."""
+        self._units_max = units_max
+        self._target_ms = target_ms
+        self.units = min(UNITS_START, units_max)
+
+    def committed(self, units: int, elapsed_ms: int) -> None:
+        """Learns from a block of ours: the units that it used and how long its commit took."""
+        if elapsed_ms > self._target_ms:
+            by_time = units * self._target_ms // max(elapsed_ms, 1)
+            self.units = max(UNITS_MIN, min(self.units * SHRINK_PERCENT // 100, max(by_time, UNITS_MIN)))
+        elif units * 100 >= self.units * USED_PERCENT:
+            self.units = min(self._units_max, self.units + UNITS_STEP)
+
+    def failed(self) -> None:
+        """Learns that a proposal of ours did not get through in its view: the next one is half as large."""
+        self.units = max(UNITS_MIN, self.units // 2)

@@ -1,0 +1,400 @@
+"""How transactions come in and get around: admission, passing on, acknowledgements, and fetching what is missing.
+
+Theory of operation. Everything that arrives, from clients and from peers, goes through one queue that one task empties
+in slices: hash, look whether it is known, decode, ask the ledger whether it can ever enter, prove the signatures, put it
+into the mempool. So each signature is proved once, off the path of consensus messages, and a flood waits in a bounded
+queue. A new transaction is pushed at once to the direct peers that its sender does not serve itself; what arrives while
+a batch is admitted leaves with the next. Validators acknowledge what they hold, by which `accepted` is answered. What has
+waited for long is announced by hash, ever more rarely, so that what a crash or a full queue swallowed still gets around.
+
+A proposal may name transactions that are not here: they are fetched past the mempool's bounds, for that block alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+
+from p2p.flood import relay_targets
+from p2p.hello import Role
+from p2p.limits import POINTS_REJECTED
+from p2p.network import Network
+from p2p.peer import Peer
+from p2p.wire import Kind, batches
+from qenex_node.fates import Fates
+from qenex_node.mempool import Acknowledgements, Added, Mempool
+from qenex_node.pace import Pace
+from state.codec import encode, expect_array, expect_blob, expect_bytes, expect_tuple
+from state.errors import Rejected
+from state.hashing import TAG_POSSESSION
+from state.keys import verify_ed25519
+from state.ledger import Ledger
+from state.ledger.ledger import StateReader
+from state.transaction import Transaction, decode_transaction, verify_signatures, wire_hash_of
+from state.types import ChainContext, TxId, ValidatorSet, WireHash
+
+logger = logging.getLogger("qenex.gossip")
+
+ARRIVALS_BYTES_MAX: Final = 32 * 1024 * 1024
+KNOWN_MAX: Final = 131_072
+HELD_IDS_MAX: Final = 8_000
+ANNOUNCE_FIRST_MS: Final = 500
+ANNOUNCE_GROWTH: Final = 4
+ANNOUNCE_TICK_SECONDS: Final = 0.5
+ANNOUNCE_COUNT_MAX: Final = 2_000
+FETCH_TRANSACTIONS_MAX: Final = 40_000
+POINTS_BAD_SIGNATURE: Final = 50.0
+
+Outcome = Transaction | Rejected
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """A client's batch on its way through the queue; `done` is set when each has its outcome, in order."""
+
+    outcomes: list[Outcome | None]
+    missing: int
+    done: trio.Event = field(default_factory=trio.Event)
+
+    def settle(self, place: int, outcome: Outcome) -> None:
+        """Notes one outcome."""
+        self.outcomes[place] = outcome
+        self.missing -= 1
+        if self.missing == 0:
+            self.done.set()
+
+
+@dataclass(slots=True, eq=False)
+class _Arrival:
+    wire: bytes
+    wire_hash: WireHash
+    peer: Peer | None
+    submission: Submission | None
+    place: int
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one round of admission brought, by where it came from, to be passed on in few frames."""
+
+    ours: list[Transaction] = field(default_factory=list)
+    relayed: dict[str, tuple[Peer, list[Transaction]]] = field(default_factory=dict)
+    held: dict[str, tuple[Peer, list[TxId]]] = field(default_factory=dict)
+
+
+class Gossip:
+    """See the module's theory of operation."""
+
+    def __init__(
+        self,
+        *,
+        context: ChainContext,
+        ledger: Ledger,
+        reader: StateReader,
+        mempool: Mempool,
+        fates: Fates,
+        validators: Callable[[], ValidatorSet],
+        validator_key: bytes | None,
+        sign: Callable[[bytes], bytes],
+        now_ms: Callable[[], int],
+        on_work: Callable[[], None],
+    ) -> None:
+        """Takes the node's parts; `network` is set before `run`. `on_work` is told when the mempool has new work."""
+        self.network: Network
+        self._context = context
+        self._ledger = ledger
+        self._reader = reader
+        self._mempool = mempool
+        self._fates = fates
+        self._validators = validators
+        self._validator_key = validator_key
+        self._sign = sign
+        self._now_ms = now_ms
+        self._on_work = on_work
+        self._arrivals: deque[_Arrival] = deque()
+        self._arrivals_bytes = 0
+        self._arrived = trio.Event()
+        self._known: OrderedDict[WireHash, None] = OrderedDict()
+        self._announced: dict[WireHash, int] = {}
+        self._wanted: dict[WireHash, Transaction | None] = {}
+        self._wanted_changed = trio.Event()
+        self.acknowledgements = Acknowledgements(KNOWN_MAX)
+        self.counters: dict[str, int] = {"admitted": 0, "rejected": 0, "known": 0, "dropped": 0}
+        self.rejections: dict[str, int] = {}
+
+    @property
+    def queued_bytes(self) -> int:
+        """The bytes that wait for admission."""
+        return self._arrivals_bytes
+
+    def acknowledgements_needed(self) -> int:
+        """Returns how many other validators must hold a transaction before it counts as accepted."""
+        validators = self._validators()
+        ours = self._validator_key is not None and validators.index_of(self._validator_key) is not None
+        return validators.f if ours else validators.f + 1
+
+    async def submit(self, wires: Sequence[bytes]) -> list[Outcome]:
+        """Admits a client's transactions as one batch and passes them on; returns an outcome for each, in order."""
+        size = sum(map(len, wires))
+        if not wires:
+            return []
+        if self._arrivals_bytes + size > ARRIVALS_BYTES_MAX:
+            busy = Rejected("busy", "more transactions arrive than can be admitted: send again in a moment")
+            return [busy] * len(wires)
+        submission = Submission([None] * len(wires), len(wires))
+        for place, wire in enumerate(wires):
+            self._arrivals.append(_Arrival(wire, wire_hash_of(wire), None, submission, place))
+        self._arrivals_bytes += size
+        self._arrived.set()
+        await submission.done.wait()
+        return [outcome for outcome in submission.outcomes if outcome is not None]
+
+    def on_transactions(self, peer: Peer, wires: Sequence[bytes]) -> None:
+        """Takes a peer's transactions; what the queue cannot hold is dropped, as it will be announced again."""
+        for wire in wires:
+            wire_hash = wire_hash_of(wire)
+            if wire_hash in self._known and wire_hash not in self._wanted:
+                self.counters["known"] += 1
+                continue
+            if self._arrivals_bytes + len(wire) > ARRIVALS_BYTES_MAX:
+                self.counters["dropped"] += 1
+                continue
+            self._arrivals.append(_Arrival(wire, wire_hash, peer, None, 0))
+            self._arrivals_bytes += len(wire)
+        self._arrived.set()
+
+    def on_announce(self, peer: Peer, hashes: Sequence[bytes]) -> None:
+        """Asks for the announced transactions that are not known here."""
+        missing = [wire_hash for wire_hash in hashes if wire_hash not in self._known]
+        for batch in batches(missing, kind=Kind.TX_REQUEST):
+            peer.send(Kind.TX_REQUEST, batch)
+
+    def on_request(self, peer: Peer, hashes: Sequence[bytes], body: Callable[[bytes], bytes | None]) -> None:
+        """Sends the transactions asked for that are here: waiting, or (by `body`) in a block under discussion."""
+        found: list[bytes] = []
+        for wire_hash in hashes:
+            tx = self._mempool.get(WireHash(wire_hash))
+            wire = tx.wire if tx is not None else body(wire_hash)
+            if wire is not None:
+                found.append(wire)
+        for batch in batches(found, kind=Kind.TRANSACTIONS):
+            peer.send(Kind.TRANSACTIONS, batch)
+
+    def on_held(self, peer: Peer, body: Any, raw: bytes) -> None:
+        """Counts an acknowledgement: [ids, nil, nil] for the direct peer itself, or signed, for any validator."""
+        ids_value, key, signature = expect_tuple(body, 3, "TX_HELD")
+        ids = expect_array(ids_value, HELD_IDS_MAX, "ids")
+        for tx_id in ids:
+            expect_bytes(tx_id, 32, "id")
+        if key is None:
+            key = peer.validator_key
+        elif not verify_ed25519(
+            expect_bytes(key, 32, "validator key"),
+            self._held_preimage(ids),
+            expect_blob(signature, 64, "signature"),
+        ):
+            raise Rejected("bad_signature", "an acknowledgement's signature does not match")
+        else:
+            self.network.relay(Kind.TX_HELD, raw, peer)
+        index = None if key is None else self._validators().index_of(key)
+        if index is None:
+            return
+        needed = self.acknowledgements_needed()
+        for tx_id in ids:
+            if self.acknowledgements.acknowledged(tx_id, index) >= needed:
+                self._fates.accepted(tx_id)
+
+    def on_connected(self, peer: Peer) -> None:
+        """Tells a new peer what waits here, so that both come to hold the same."""
+        hashes = [tx.wire_hash for tx in self._mempool.candidates()]
+        for batch in batches(hashes, kind=Kind.TX_ANNOUNCE):
+            peer.send(Kind.TX_ANNOUNCE, batch)
+
+    def push_oldest(self, limit: int = 256) -> None:
+        """Sends the longest waiting transactions to all peers, whatever they have seen: the primary is suspected."""
+        wires = [tx.wire for tx in self._mempool.candidates(limit)]
+        for batch in batches(wires, kind=Kind.TRANSACTIONS):
+            for snapshot in self.network.peers():
+                self.network.send(snapshot.id, Kind.TRANSACTIONS, batch)
+
+    def settled(self, wire_hashes: Iterable[WireHash]) -> None:
+        """Forgets what is committed or gone, and keeps its hash as known, so that it is not fetched again."""
+        for wire_hash in wire_hashes:
+            self._announced.pop(wire_hash, None)
+            self._know(wire_hash)
+
+    async def fetch(self, hashes: Sequence[WireHash], ask: Callable[[Sequence[bytes]], None]) -> dict[WireHash, Transaction]:
+        """Gets transactions that a proposal names and the mempool lacks; `ask` is called for what is missing.
+
+        Waits until all are there: bounded by the caller, who cancels it when the proposal is of no use any more.
+        """
+        missing = {wire_hash for wire_hash in hashes if self._mempool.get(wire_hash) is None}
+        for wire_hash in hashes:
+            if wire_hash in missing:
+                self._wanted.setdefault(wire_hash, None)
+        try:
+            pause = 0.2
+            while absent := [h for h in hashes if h in missing and self._wanted.get(h) is None]:
+                changed = self._wanted_changed
+                ask(absent)
+                with trio.move_on_after(pause):
+                    while any(self._wanted.get(h) is None for h in absent):
+                        await changed.wait()
+                        changed = self._wanted_changed
+                pause = min(pause * 2, 2.0)
+            result: dict[WireHash, Transaction] = {}
+            for wire_hash in hashes:
+                tx = self._wanted.get(wire_hash) or self._mempool.get(wire_hash)
+                if tx is not None:
+                    result[wire_hash] = tx
+            return result
+        finally:
+            for wire_hash in hashes:
+                self._wanted.pop(wire_hash, None)
+
+    async def run(self) -> None:
+        """Admits and announces until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_announcing)
+            while True:
+                await self._arrived.wait()
+                self._arrived = trio.Event()
+                await self._admit_all()
+
+    async def _admit_all(self) -> None:
+        pace = Pace()
+        batch = _Batch()
+        had_work = self._mempool.has_work()
+        while self._arrivals:
+            arrival = self._arrivals.popleft()
+            self._arrivals_bytes -= len(arrival.wire)
+            outcome = self._admit(arrival, batch)
+            if arrival.submission is not None:
+                arrival.submission.settle(arrival.place, outcome)
+            if pace.tired:
+                self._pass_on(batch)
+                batch = _Batch()
+                if not had_work and self._mempool.has_work():
+                    had_work = True
+                    self._on_work()
+                await pace.rest()
+        self._pass_on(batch)
+        if not had_work and self._mempool.has_work():
+            self._on_work()
+
+    def _admit(self, arrival: _Arrival, batch: _Batch) -> Outcome:
+        waiting = self._mempool.get(arrival.wire_hash)
+        if waiting is not None:
+            self.counters["known"] += 1
+            self._acknowledge(arrival, waiting, batch)
+            return waiting
+        tx: Transaction | None = None
+        try:
+            tx = decode_transaction(arrival.wire, self._context)
+            if arrival.wire_hash not in self._wanted:
+                self._ledger.admission(self._reader, tx, self._now_ms())
+            verify_signatures(tx)
+            if arrival.wire_hash in self._wanted:
+                self._wanted[arrival.wire_hash] = tx
+                changed, self._wanted_changed = self._wanted_changed, trio.Event()
+                changed.set()
+                self._ledger.admission(self._reader, tx, self._now_ms())
+            added = self._mempool.add(tx, self._now_ms())
+        except Rejected as error:
+            self._note_rejection(arrival, error)
+            return error
+        self._know(arrival.wire_hash)
+        if not isinstance(added, Added):
+            self._acknowledge(arrival, added.entry.tx, batch)
+            return added.entry.tx
+        self.counters["admitted"] += 1
+        self.acknowledgements.follow(tx.id)
+        if arrival.peer is None:
+            batch.ours.append(tx)
+        else:
+            batch.relayed.setdefault(arrival.peer.id, (arrival.peer, []))[1].append(tx)
+        self._acknowledge(arrival, tx, batch)
+        return tx
+
+    def _acknowledge(self, arrival: _Arrival, tx: Transaction, batch: _Batch) -> None:
+        if arrival.peer is not None and self._validator_key is not None:
+            batch.held.setdefault(arrival.peer.id, (arrival.peer, []))[1].append(tx.id)
+
+    def _note_rejection(self, arrival: _Arrival, error: Rejected) -> None:
+        self.counters["rejected"] += 1
+        self.rejections[error.code] = self.rejections.get(error.code, 0) + 1
+        if arrival.peer is None:
+            return
+        # A correct peer proves form and signatures before it passes anything on; what the state says may differ.
+        if error.code in ("malformed", "wrong_chain", "scheme_unknown", "transaction_too_large"):
+            self.network.report(arrival.peer, POINTS_REJECTED, f"transaction {error.code}")
+        elif error.code == "bad_signature":
+            self.network.report(arrival.peer, POINTS_BAD_SIGNATURE, "transaction with a bad signature")
+        else:
+            self._know(arrival.wire_hash)
+
+    def _know(self, wire_hash: WireHash) -> None:
+        self._known[wire_hash] = None
+        if len(self._known) > KNOWN_MAX:
+            self._known.popitem(last=False)
+
+    def _pass_on(self, batch: _Batch) -> None:
+        network = self.network
+        peers = [peer for snapshot in network.direct_peers() if (peer := snapshot) is not None]
+        if batch.ours:
+            self._push(peers, batch.ours)
+        for source, transactions in batch.relayed.values():
+            self._push(list(relay_targets(peers, source)), transactions)
+        if not batch.held:
+            return
+        meshed = self._joined_with_all(peers)
+        for source, ids in batch.held.values():
+            for start in range(0, len(ids), HELD_IDS_MAX):
+                part = tuple(ids[start : start + HELD_IDS_MAX])
+                if meshed:
+                    source.send(Kind.TX_HELD, (part, None, None))
+                else:
+                    signature = self._sign(self._held_preimage(part))
+                    network.flood(Kind.TX_HELD, (part, self._validator_key, signature))
+
+    def _push(self, peers: Sequence[Peer], transactions: Sequence[Transaction]) -> None:
+        if not peers:
+            return
+        for wires in batches([tx.wire for tx in transactions], kind=Kind.TRANSACTIONS):
+            for peer in peers:
+                peer.send(Kind.TRANSACTIONS, wires)
+
+    def _joined_with_all(self, peers: Sequence[Peer]) -> bool:
+        joined = {peer.validator_key for peer in peers if peer.role is Role.VALIDATOR}
+        return all(v.key in joined or v.key == self._validator_key for v in self._validators().validators)
+
+    def _held_preimage(self, ids: Sequence[bytes]) -> bytes:
+        return TAG_POSSESSION + encode((self._context.genesis_hash, tuple(ids)))
+
+    async def _keep_announcing(self) -> None:
+        while True:
+            await trio.sleep(ANNOUNCE_TICK_SECONDS)
+            self.announce_waiting()
+
+    def announce_waiting(self) -> None:
+        """Announces by hash what has waited for long, each transaction ever more rarely."""
+        now_ms = self._now_ms()
+        due: list[WireHash] = []
+        for tx in self._mempool.candidates(ANNOUNCE_COUNT_MAX):
+            entry = self._mempool.by_id(tx.id)
+            if entry is None:
+                continue
+            waited_ms = now_ms - entry.arrived_ms
+            if waited_ms < ANNOUNCE_FIRST_MS:
+                continue
+            if waited_ms >= self._announced.get(tx.wire_hash, 0):
+                self._announced[tx.wire_hash] = waited_ms * ANNOUNCE_GROWTH
+                due.append(tx.wire_hash)
+        for batch in batches(due, kind=Kind.TX_ANNOUNCE):
+            for peer in self.network.direct_peers():
+                peer.send(Kind.TX_ANNOUNCE, batch)

@@ -1,0 +1,206 @@
+"""Block sync: a node that is behind fetches certified blocks in ranges from its peers, beside voting.
+
+A peer's claim of a height only makes it worth asking. What it sends counts after its certificate is proved against the
+validator set in force at that height; a peer that claims much and delivers nothing, or delivers what does not verify, is
+passed over for a while and counted against. Signatures of transactions are not proved again here: a quorum of
+validators, hence at least one correct one, has proved them before it voted. `qenex verify` proves them all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from p2p.limits import POINTS_REJECTED
+from p2p.network import Network
+from p2p.peer import Peer
+from p2p.wire import Kind
+from state.block import Block, verify_certificate
+from state.errors import DecodeError, Rejected
+from state.types import VOTE_COMMIT, Certificate, Hash, Header, ValidatorSet
+
+logger = logging.getLogger("qenex.sync")
+
+RANGE_BLOCKS_MAX: Final = 64
+RANGE_BYTES_MAX: Final = 1024 * 1024
+ANSWER_SECONDS_MAX: Final = 4.0
+SHUN_SECONDS: Final = 10.0
+PATIENCE_SECONDS: Final = 0.4
+REQUESTS_IN_FLIGHT_MAX: Final = 3
+
+
+class Chain(Protocol):
+    """The committed chain, as sync reads and serves it."""
+
+    @property
+    def head(self) -> Header: ...
+
+    @property
+    def validators(self) -> ValidatorSet: ...
+
+    def block_at(self, height: int) -> Block: ...
+
+    def certificate_at(self, height: int) -> Certificate: ...
+
+
+CommitCertified = Callable[[Block, Certificate], Awaitable[None]]
+
+
+@dataclass(slots=True, eq=False)
+class _Range:
+    """One request under way: the blocks from `start` on, asked of `peer`."""
+
+    start: int
+    peer: Peer
+    answered: trio.Event
+    items: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class BlockSync:
+    """See the module's docstring."""
+
+    def __init__(self, chain: Chain, genesis_hash: Hash, commit: CommitCertified) -> None:
+        """Takes the chain, and what writes a certified block; `network` is set before `run`."""
+        self.network: Network
+        self._chain = chain
+        self._genesis_hash = genesis_hash
+        self._commit = commit
+        self._noted = trio.Event()
+        self._ranges: dict[str, _Range] = {}
+        self._shunned: dict[str, float] = {}
+        self.target_height = 0
+        self.syncing = False
+        self.blocks_synced = 0
+
+    def note_height(self, peer: Peer, height: int) -> None:
+        """Notes what height a peer claims to be at."""
+        peer.note_height(height)
+        if height > self._chain.head.height:
+            self._noted.set()
+
+    def hurry(self, height: int) -> None:
+        """Notes that a certificate proves the chain to be at `height`: no patience is needed."""
+        self.target_height = max(self.target_height, height)
+        self._noted.set()
+
+    def on_block_request(self, peer: Peer, start: int, count: int) -> None:
+        """Answers with consecutive blocks and certificates from `start` on, as many as fit; none if it has none."""
+        items: list[tuple[bytes, bytes]] = []
+        size = 0
+        last = min(self._chain.head.height, start + min(count, RANGE_BLOCKS_MAX) - 1)
+        for height in range(max(start, 1), last + 1):
+            item = (self._chain.block_at(height).encoded, self._chain.certificate_at(height).encode())
+            size += len(item[0]) + len(item[1])
+            if items and size > RANGE_BYTES_MAX:
+                break
+            items.append(item)
+        peer.send(Kind.BLOCKS, tuple(items))
+
+    def on_blocks(self, peer: Peer, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Takes the answer to a request; an answer that nobody waits for is dropped."""
+        waiting = self._ranges.get(peer.id)
+        if waiting is not None and not waiting.answered.is_set():
+            waiting.items = tuple(items)
+            waiting.answered.set()
+
+    async def run(self) -> None:
+        """Follows the peers' heights and catches up whenever the chain leaves this node behind, until cancelled."""
+        while True:
+            await self._noted.wait()
+            self._noted = trio.Event()
+            before = self._chain.head.height
+            if self.target_height <= before:
+                # The ordinary messages of the next height are probably on their way: ask only if nothing moves.
+                await trio.sleep(PATIENCE_SECONDS)
+                best = self._best_height()
+                if self._chain.head.height > before and best - self._chain.head.height <= 1:
+                    continue
+                if best <= self._chain.head.height:
+                    continue
+            self.syncing = True
+            try:
+                await self._catch_up()
+            finally:
+                self.syncing = False
+
+    def _usable(self) -> list[Peer]:
+        now = trio.current_time()
+        self._shunned = {peer_id: until for peer_id, until in self._shunned.items() if until > now}
+        head = self._chain.head.height
+        return [p for p in self.network.connected() if p.height > head and p.id not in self._shunned]
+
+    def _best_height(self) -> int:
+        return max((peer.height for peer in self._usable()), default=0)
+
+    async def _catch_up(self) -> None:
+        """Fetches and commits until no usable peer claims more than is here."""
+        while peers := self._usable():
+            self.target_height = max(peer.height for peer in peers)
+            requests: list[_Range] = []
+            start = self._chain.head.height + 1
+            for peer in sorted(peers, key=lambda p: (p.pings.latency_ms or 0, p.id))[:REQUESTS_IN_FLIGHT_MAX]:
+                if start > peer.height:
+                    continue
+                requests.append(self._request(peer, start))
+                start += RANGE_BLOCKS_MAX
+            for request in requests:
+                await self._take(request)
+            self._ranges.clear()
+        self.target_height = 0
+
+    def _request(self, peer: Peer, start: int) -> _Range:
+        request = _Range(start, peer, trio.Event())
+        self._ranges[peer.id] = request
+        peer.send(Kind.BLOCK_REQUEST, (start, RANGE_BLOCKS_MAX))
+        return request
+
+    async def _take(self, request: _Range) -> None:
+        """Waits for one answer and commits what continues the chain; shuns the peer if it is of no use."""
+        with trio.move_on_after(ANSWER_SECONDS_MAX):
+            await request.answered.wait()
+        if not request.items:
+            self._shun(request.peer, "claims blocks that it does not send", 0)
+            return
+        if request.start > self._chain.head.height + 1:
+            return
+        for block_bytes, certificate_bytes in request.items:
+            try:
+                block, certificate = self._check(block_bytes, certificate_bytes)
+            except Rejected as error:
+                self._shun(request.peer, f"sent a block that does not verify: {error.code}", POINTS_REJECTED)
+                return
+            if block.header.height <= self._chain.head.height:
+                continue
+            await self._commit(block, certificate)
+            self.blocks_synced += 1
+
+    def _check(self, block_bytes: bytes, certificate_bytes: bytes) -> tuple[Block, Certificate]:
+        block = Block.decode(block_bytes)
+        certificate = Certificate.decode(certificate_bytes)
+        header, head = block.header, self._chain.head
+        if certificate.block_hash != header.hash or certificate.height != header.height:
+            raise DecodeError("the certificate is for another block")
+        if header.height <= head.height:
+            return block, certificate
+        if header.height != head.height + 1 or header.parent_hash != head.hash:
+            raise DecodeError("the block does not continue the chain")
+        verify_commit(certificate, self._genesis_hash, self._chain.validators)
+        return block, certificate
+
+    def _shun(self, peer: Peer, why: str, points: float) -> None:
+        logger.warning("peer passed over for block sync", extra={"fields": {"peer": peer.name, "reason": why}})
+        self._shunned[peer.id] = trio.current_time() + SHUN_SECONDS
+        if points:
+            self.network.report(peer, points, why)
+
+
+def verify_commit(certificate: Certificate, genesis_hash: Hash, validators: ValidatorSet) -> None:
+    """Proves a certificate of q COMMITs; raises Rejected("certificate_invalid")."""
+    if certificate.kind != VOTE_COMMIT:
+        raise Rejected("certificate_invalid", "a certificate of PREPAREs commits nothing")
+    verify_certificate(certificate, genesis_hash, validators)
+
