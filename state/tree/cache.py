@@ -8,9 +8,8 @@ reads on its way down, so this alone keeps the pages that the next update needs.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final
-
-from state.tree.node import is_page_key
 
 CACHE_PAGES_DEFAULT: Final = 32_768
 """Seldom more than 1.3 KiB each, so about 40 MiB."""
@@ -32,15 +31,15 @@ class PageCache:
         """Returns the row of a page if it is held."""
         return self._rows.get(node_key)
 
-    def replace(self, stale: Iterable[bytes], puts: Iterable[tuple[bytes, bytes]]) -> None:
-        """Drops the rows that a committed update made stale, and takes the pages among those that it put."""
+    def replace(self, stale_pages: Iterable[bytes], pages: Iterable[tuple[bytes, bytes]]) -> None:
+        """Drops the pages that a committed update made stale, and takes those that it put."""
         held = self._rows
-        for node_key in stale:
+        for node_key in stale_pages:
             held.pop(node_key, None)
-        held.update(put for put in puts if is_page_key(put[0]))
+        held.update(pages)
         excess = len(held) - self.pages_max
         if excess > 0:
-            for node_key in list(held)[:excess]:
+            for node_key in list(islice(held, excess)):
                 del held[node_key]
 
     def clear(self) -> None:

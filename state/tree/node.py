@@ -111,11 +111,6 @@ def nibble_at(key_hash: bytes, depth: int) -> int:
     return byte & 15 if depth & 1 else byte >> 4
 
 
-def is_page_key(node_key: bytes) -> bool:
-    """Tells whether a row key is that of a page, not of a value or a root record."""
-    return len(node_key) > VERSION_BYTES and node_key[VERSION_BYTES] < KEY_NIBBLES
-
-
 def name_of(node_key: bytes) -> str:
     """Returns a row's key as a person reads it: version, depth, path."""
     version = int.from_bytes(node_key[:VERSION_BYTES], "big")

@@ -46,13 +46,16 @@ class TreeUpdate:
     """What a block does to the stored tree, for the store to commit.
 
     `stale` are the keys of the rows that `base_version` references and `version` no longer does: once no version
-    before `version` is to be read, they can be deleted.
+    before `version` is to be read, they can be deleted. `pages` and `stale_pages` are those among the two that are
+    pages, for the cache.
     """
 
     version: int
     root: Hash
     puts: list[tuple[bytes, bytes]]
     stale: list[bytes]
+    pages: list[tuple[bytes, bytes]]
+    stale_pages: list[bytes]
 
 
 def update(
@@ -72,20 +75,20 @@ def update(
         raise InvariantError(f"tree version {new_version} cannot follow version {base_version}")
     keys = yield from _in_order(changes)
     work = _Update(reader, cache, version_bytes(new_version), keys, [changes[key] for key in keys])
-    base = None
-    if base_version is not None:
-        base = load_root(reader, base_version)
-        work.stale.append(version_bytes(base_version))
+    base = None if base_version is None else load_root(reader, base_version)
     top = (yield from work.wide(base, 0, 0, len(keys))) if keys else base
     root_key = version_bytes(new_version)
-    work.puts.append((root_key, encode_root(root_key, top)))
+    puts = [*work.values_put, *work.pages_put, (root_key, encode_root(root_key, top))]
+    stale = work.values_stale + work.pages_stale
+    if base_version is not None:
+        stale.append(version_bytes(base_version))
     root = EMPTY if top is None else Hash(top[0])
-    return TreeUpdate(new_version, root, work.puts, work.stale)
+    return TreeUpdate(new_version, root, puts, stale, work.pages_put, work.pages_stale)
 
 
 def commit_to_cache(cache: PageCache, committed: TreeUpdate) -> None:
     """Tells the cache of an update that is now durable; never to be called for one that may be discarded."""
-    cache.replace(committed.stale, committed.puts)
+    cache.replace(committed.stale_pages, committed.pages)
 
 
 def _in_order(changes: Mapping[bytes, bytes | None]) -> Slices[list[bytes]]:
@@ -109,7 +112,17 @@ def _in_order(changes: Mapping[bytes, bytes | None]) -> Slices[list[bytes]]:
 class _Update:
     """The changes of one block, in key order, and the rows that they give rise to."""
 
-    __slots__ = ("cache", "keys", "puts", "reader", "stale", "values", "version")
+    __slots__ = (
+        "cache",
+        "keys",
+        "pages_put",
+        "pages_stale",
+        "reader",
+        "values",
+        "values_put",
+        "values_stale",
+        "version",
+    )
 
     def __init__(
         self,
@@ -124,8 +137,10 @@ class _Update:
         self.version = version
         self.keys = keys
         self.values = values
-        self.puts: list[tuple[bytes, bytes]] = []
-        self.stale: list[bytes] = []
+        self.values_put: list[tuple[bytes, bytes]] = []
+        self.values_stale: list[bytes] = []
+        self.pages_put: list[tuple[bytes, bytes]] = []
+        self.pages_stale: list[bytes] = []
 
     def wide(self, old: Ref | None, depth: int, low: int, high: int) -> Slices[Ref | None]:
         """`narrow` for a subtree with too many changes for one go: pauses between its children."""
@@ -164,7 +179,7 @@ class _Update:
                 return old
             if after is not None and before is not None and after[2] == before[2] and old is not None:
                 digest = page.replace(slot, after[0], after[1])
-                self.stale.append(old[1] + place)
+                self.pages_stale.append(old[1] + place)
                 return self._put(page, digest, place)
             page.set(slot, after)
             return self._close(old, page, ANCESTORS[slot], place)
@@ -181,14 +196,14 @@ class _Update:
         """Gives the leaf of `key`, if there is one, its new value."""
         if value is None:
             if old is not None:
-                self.stale.append(value_key(old[1], key))
+                self.values_stale.append(value_key(old[1], key))
             return None
         digest = sha256(LEAF_TAG + key + sha256(value).digest()).digest()
         if old is not None:
             if old[0] == digest:
                 return old
-            self.stale.append(value_key(old[1], key))
-        self.puts.append((value_key(self.version, key), encode_value(value)))
+            self.values_stale.append(value_key(old[1], key))
+        self.values_put.append((value_key(self.version, key), encode_value(value)))
         return digest, self.version, key
 
     def _open(self, old: Ref | None, place: bytes, depth: int) -> Page:
@@ -213,7 +228,7 @@ class _Update:
             return old
         if old is not None:
             if old[2] is None:
-                self.stale.append(old[1] + place)
+                self.pages_stale.append(old[1] + place)
             else:
                 dirty = ALL_NODES
         occupied = page.occupied
@@ -223,7 +238,7 @@ class _Update:
 
     def _put(self, page: Page, digest: bytes, place: bytes) -> Ref:
         node_key = self.version + place
-        self.puts.append((node_key, page.encode(node_key)))
+        self.pages_put.append((node_key, page.encode(node_key)))
         return digest, self.version, None
 
     def _runs(self, depth: int, low: int, high: int) -> list[Run]:

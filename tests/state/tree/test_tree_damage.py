@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tree_support import StoredTree, keys_of
+from tree_support import StoredTree, is_page_key, keys_of
 
 from state.errors import InvariantError
 from state.hashing import sha256
@@ -15,7 +15,6 @@ from state.tree.node import (
     decode_page,
     decode_root,
     encode_root,
-    is_page_key,
     name_of,
     page_key,
     version_bytes,

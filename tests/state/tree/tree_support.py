@@ -78,3 +78,8 @@ CONTENTS = st.dictionaries(KEYS, st.sampled_from([b"", b"a", b"b" * 90]), max_si
 def keys_of(count: int, label: bytes = b"key") -> list[bytes]:
     """Distinct key hashes, ascending."""
     return sorted(sha256(label + number.to_bytes(4, "big")) for number in range(count))
+
+
+def is_page_key(node_key: bytes) -> bool:
+    """A page's row key is longer than a root record's and says a depth short of a whole path."""
+    return len(node_key) > 8 and node_key[8] < 64
