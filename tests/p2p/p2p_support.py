@@ -258,6 +258,12 @@ class HandPeer:
             if frame.kind is kind:
                 return frame
 
+    async def answer_pings(self) -> None:
+        """Shows signs of life until the connection ends."""
+        while (frame := await self.receive()) is not None:
+            if frame.kind is Kind.PING:
+                await self.send(Kind.PONG, (frame.body, 0))
+
     async def greet(self, node: FakeNode, server: FakeNode) -> None:
         """Greets as an honest node would."""
         greeting = Greeting(node.local(), node.key.id, server.entry, server.key.id, bytes(32))

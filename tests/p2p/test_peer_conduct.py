@@ -84,7 +84,8 @@ def test_a_proposal_leaves_after_the_transactions_queued_before_it_and_before_al
     queue.push(b"tx3 ", Lane.TRANSACTIONS)
     queue.push(b"vote ", Lane.CONSENSUS)
     queue.push(b"proposal2 ", Lane.CONSENSUS, after_transactions=True)
-    assert queue.take(1000).split() == b"vote tx1 tx2 proposal1 tx3 proposal2 body sync".split()
+    queue.push(b"proposal3 ", Lane.CONSENSUS, after_transactions=True)
+    assert queue.take(1000).split() == b"vote tx1 tx2 proposal1 tx3 proposal2 proposal3 body sync".split()
 
 
 def test_a_proposal_with_nothing_before_it_keeps_its_place_among_votes() -> None:

@@ -101,6 +101,26 @@ def test_tls_1_2_is_refused() -> None:
     assert client in ("tls_failed", "connection_lost")
 
 
+def test_no_session_can_be_resumed_and_so_skip_the_check() -> None:
+    tickets: list[bool] = []
+
+    async def main() -> None:
+        left, right = trio.testing.memory_stream_pair()
+
+        async def serve() -> None:
+            stream = await secure(left, tls_contexts(A, [B.public]), server_side=True)
+            await stream.send_all(b"x")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            stream = await secure(right, tls_contexts(B, [A.public]), server_side=False)
+            assert await stream.receive_some(1) == b"x"
+            tickets.append(stream.session.has_ticket)
+
+    trio.run(main)
+    assert tickets == [False]
+
+
 def test_identity_is_a_function_of_the_key_alone() -> None:
     again = NodeKey(bytes([1]) * 32)
     assert again.certificate() == A.certificate()

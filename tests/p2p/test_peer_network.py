@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from p2p_support import (
     CHAIN,
     FakeNode,
@@ -22,9 +23,10 @@ from p2p_support import (
 
 from p2p import limits
 from p2p.hello import Greeting, PermittedPeer, Role
-from p2p.identity import NodeKey
+from p2p.identity import NodeKey, leaf, tls_contexts
 from p2p.network import Target
 from p2p.peer import Peer
+from p2p.session import secure
 from p2p.wire import KINDS, Kind, encode_frame
 from state.errors import InvariantError, Rejected
 from state.hashing import sha256
@@ -151,6 +153,54 @@ def test_a_peer_that_lost_its_end_unnoticed_replaces_the_connection_that_still_s
     simulate(main)
 
 
+def dialed_by(first: str) -> tuple[FakeNode, FakeNode]:
+    """Returns two nodes, of which the second has the smaller id if `first` is "higher"."""
+    nodes = sorted((FakeNode("a", 1), FakeNode("b", 2)), key=lambda node: node.id, reverse=first == "higher")
+    return nodes[0], nodes[1]
+
+
+async def crossed(ours: FakeNode, theirs: FakeNode, seconds: float, *, welcome: bool) -> None:
+    """Lets `ours` dial `theirs`, then `theirs`, played by hand, dial it too, `seconds` later."""
+    _, (our_transport, their_transport) = internet(ours, theirs)
+    ours.build(our_transport, [theirs], [theirs])
+    (listener,) = await their_transport.listen(f"{theirs.name}:1")
+    contexts = tls_contexts(theirs.key, [ours.key.public])
+    async with running(ours):
+        standing = HandPeer(await secure(await listener.accept(), contexts, server_side=True))
+        await standing.greet(theirs, ours)
+        await joined(ours, theirs)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(standing.answer_pings)
+            await trio.sleep(seconds)
+            newer = await HandPeer.dial(their_transport, theirs, f"{ours.name}:1", ours)
+            if welcome:
+                await newer.greet(theirs, ours)
+                await ours.handler.until(lambda: len(ours.handler.events) == 3)
+                assert ours.handler.events[1] == ("disconnected", theirs.name, "replaced")
+            else:
+                assert (await newer.receive_kind(Kind.REJECT)).body[0] == "duplicate_connection"
+                assert len(ours.handler.events) == 1
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("first", "seconds", "welcome"),
+    [
+        ("lower", 1, False),
+        ("higher", 1, True),
+        ("lower", limits.DUPLICATE_SECONDS + 1, True),
+    ],
+)
+def test_of_two_connections_the_one_dialed_by_the_smaller_id_stays_unless_the_other_is_long_made(
+    first: str, seconds: float, welcome: bool
+) -> None:
+    async def main() -> None:
+        ours, theirs = dialed_by(first)
+        await crossed(ours, theirs, seconds, welcome=welcome)
+
+    simulate(main)
+
+
 def test_a_node_dials_again_with_growing_delays_until_the_other_is_there() -> None:
     async def main() -> None:
         a, b, net, _ = pair()
@@ -171,15 +221,17 @@ def test_a_node_dials_again_with_growing_delays_until_the_other_is_there() -> No
     simulate(main)
 
 
-def test_a_connection_that_breaks_is_made_again() -> None:
+def test_a_connection_that_stood_and_breaks_is_made_again_at_once_whatever_failed_before() -> None:
     async def main() -> None:
         a, b, net, _ = pair()
-        async with running(a, b):
+        async with running(b) as nursery:
+            await trio.sleep(60)
+            await nursery.start(a.network.run)
             await joined(b, a)
             await trio.sleep(limits.RETRY_STABLE_SECONDS + 1)
             for stream in net.streams:
                 await trio.aclose_forcefully(stream)
-            await b.handler.until(lambda: len(b.handler.events) == 3, seconds=1)
+            await b.handler.until(lambda: len(b.handler.events) == 3, seconds=2 * limits.RETRY_SECONDS_BASE)
             assert [event[0] for event in b.handler.events] == ["connected", "disconnected", "connected"]
 
     simulate(main)
@@ -229,6 +281,25 @@ def test_a_node_that_is_not_permitted_is_refused_and_counted() -> None:
             await poll(lambda: a.closed("tls_untrusted") >= 1)
             assert a.handler.events == []
             assert stranger.handler.events == []
+
+    simulate(main)
+
+
+def test_a_key_that_a_permitted_node_certified_is_refused_unless_permitted_itself() -> None:
+    class Lent(NodeKey):
+        def certificate(self):  # type: ignore[no-untyped-def]
+            return leaf(self.public, FakeNode("b", 2).key.id, Ed25519PrivateKey.from_private_bytes(bytes([2]) * 32))
+
+    async def main() -> None:
+        a, _, bt = lone()
+        stranger = FakeNode("s", 9)
+        stranger.key = Lent(bytes([9]) * 32)
+        async with running(a):
+            peer = await HandPeer.dial(bt, stranger, "a:1", a)
+            assert (await peer.receive_kind(Kind.REJECT)).body[0] == "not_permitted"
+            await peer.stream.aclose()
+            await poll(lambda: a.closed("not_permitted") == 1)
+            assert a.handler.events == []
 
     simulate(main)
 
@@ -761,6 +832,22 @@ def test_a_repeat_of_the_same_message_travels_again_to_those_who_dropped_the_fir
             a.network.flood(Kind.CONSENSUS, b"vote")
             a.network.flood(Kind.CONSENSUS, b"vote")
             await b.handler.until(lambda: b.bodies(Kind.CONSENSUS) == [b"vote", b"vote"])
+
+    simulate(main)
+
+
+def test_a_flood_that_comes_back_to_its_origin_is_ignored() -> None:
+    async def main() -> None:
+        a, b, bt = lone()
+        async with running(a):
+            peer = await HandPeer.dial(bt, b, "a:1", a)
+            await peer.greet(b, a)
+            await joined(a, b)
+            a.network.flood(Kind.CONSENSUS, b"vote")
+            await peer.stream.send_all((await peer.receive_kind(Kind.CONSENSUS)).raw)
+            await peer.send(Kind.BODY, b"after")
+            await a.handler.until(lambda: bool(a.handler.messages))
+            assert a.handler.messages == [("b", Kind.BODY, b"after")]
 
     simulate(main)
 
