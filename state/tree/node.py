@@ -18,9 +18,9 @@ The hash of a node above one leaf alone is that leaf's, above nothing the placeh
     format (1) | slots occupied (2, bit n for slot n) | slots that are leaves (2) | hashes of nodes 2 to 15 (32 each) |
     version (8) of each slot's row | hash (32) of each slot | key hash (32) of each leaf | checksum (4)
 
-of which the last three parts hold only what there is, in ascending order. That the inner hashes are stored lets one
-change cost four hashes instead of fifteen; that they have fixed places halves what surrounds each of the four; the
-page's own is left out, as its parent has it. This module knows no reader, no order of changes and no proof.
+where versions, slots' hashes and leaves' key hashes are only those that there are, in ascending order. That the inner
+hashes are stored lets one change cost four hashes instead of fifteen; that they have fixed places halves what
+surrounds each of the four; the page's own is left out, as its parent has it. This module knows no reader, no order of changes and no proof.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import plyvel
+from tree_support import keys_of, spec_root
 
 from state.slices import run
 from state.tree.build import build
 from state.tree.read import read, root
 from state.tree.update import update
 from state.tree.walk import walk
-from tree_support import keys_of, spec_root
 
 
 def test_versions_committed_to_leveldb_are_read_after_reopening(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_versions_committed_to_leveldb_are_read_after_reopening(tmp_path: Path) 
         for node_key, row in build(sorted(contents[0].items()), 0):
             batch.put(node_key, row)
     for version in range(1, 5):
-        changes = {key: b"%d" % version for key in keys[version::7]} | dict.fromkeys(keys[version::11])
+        changes = dict.fromkeys(keys[version::7], b"%d" % version) | dict.fromkeys(keys[version::11])
         done = run(update(rows, version - 1, version, changes))
         with rows.write_batch(transaction=True, sync=True) as batch:
             for node_key, row in done.puts:
