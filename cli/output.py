@@ -1,0 +1,51 @@
+"""How commands answer: one JSON document with --json, else lines and tables for people. Errors go the same two ways."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from cli.settings import Settings
+from state.errors import JsonValue
+
+
+def answer(settings: Settings, document: Mapping[str, Any] | Sequence[Any], *human: str) -> None:
+    """Writes `document` as JSON, or the lines for people."""
+    if settings.json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for line in human:
+            click.echo(line)
+
+
+def fields(pairs: Mapping[str, object]) -> str:
+    """Returns aligned lines of "name  value" for people."""
+    width = max(map(len, pairs), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs.items())
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table for people to standard output."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(str(cell)) for cell in row))
+    Console(highlight=False).print(drawn)
+
+
+def error(as_json: bool, code: str, message: str, exit_code: int, data: Mapping[str, JsonValue]) -> None:
+    """Writes an error: an object on standard output with --json, else a line on standard error."""
+    if as_json:
+        document = {"error": {"code": code, "message": message, "exit_code": exit_code, "data": dict(data)}}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(f"qenex: {message} ({code})", file=sys.stderr)

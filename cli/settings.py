@@ -1,0 +1,121 @@
+"""What every command knows: the home directory, whether to answer in JSON, and which node to talk to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+HOME_DEFAULT: Final = "~/.qenex"
+RPC_DEFAULT: Final = "http://127.0.0.1:27101"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Settings:
+    """The options that stand before or after any command; a command's own win."""
+
+    home_given: Path | None = None
+    json: bool = False
+    rpc_given: str | None = None
+
+    @property
+    def home(self) -> Path:
+        """The home directory: given, or ~/.qenex."""
+        return self.home_given or Path(HOME_DEFAULT).expanduser()
+
+    @property
+    def rpc(self) -> str:
+        """The URL of the node to talk to: given, or the one that the home's configuration names, or the default."""
+        if self.rpc_given:
+            return self.rpc_given
+        config_file = self.home / "config.toml"
+        if not config_file.is_file():
+            return RPC_DEFAULT
+        from qenex_node.config import load
+
+        section = load(config_file).rpc
+        host = f"[{section.host}]" if ":" in section.host else section.host
+        return f"http://{host}:{section.port}"
+
+
+def _set_home(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.ensure_object(Settings).home_given = value.expanduser()
+
+
+def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Settings).json = True
+
+
+def _set_rpc(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Settings).rpc_given = value
+
+
+def common_options(command: F) -> F:
+    """Adds --home and --json to a command."""
+    command = click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="QENEX_HOME",
+        expose_value=False,
+        callback=_set_home,
+        help=f"The node's home directory [default: {HOME_DEFAULT}].",
+    )(command)
+    return click.option(
+        "--json", is_flag=True, is_eager=True, expose_value=False, callback=_set_json, help="Answer in JSON."
+    )(command)
+
+
+def rpc_option(command: F) -> F:
+    """Adds --rpc to a command that talks to a node."""
+    return click.option(
+        "--rpc",
+        metavar="URL",
+        envvar="QENEX_RPC",
+        expose_value=False,
+        callback=_set_rpc,
+        help=f"The node to talk to [default: the home's, or {RPC_DEFAULT}].",
+    )(command)
+
+
+def passphrase_options(command: F) -> F:
+    """Adds --passphrase-file and --passphrase-fd; the command takes both and gives them to `passphrase_of`."""
+    command = click.option(
+        "--passphrase-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="QENEX_PASSPHRASE_FILE",
+        help="A file that holds the keys' passphrase.",
+    )(command)
+    return click.option(
+        "--passphrase-fd", type=click.IntRange(0), help="An open descriptor that the passphrase is read from."
+    )(command)
+
+
+def passphrase_of(file: Path | None, descriptor: int | None, *, new: bool = False) -> Callable[[], bytes]:
+    """Returns what asks for a passphrase, once: from file or descriptor, else from the terminal (`new`: twice).
+
+    Without any of them it raises Rejected("passphrase_needed") when it is asked.
+    """
+    known: list[bytes] = []
+
+    def ask() -> bytes:
+        if not known:
+            known.append(_read_passphrase(file, descriptor, new))
+        return known[0]
+
+    return ask
+
+
+def _read_passphrase(file: Path | None, descriptor: int | None, new: bool) -> bytes:
+    from qenex_node.keystore import passphrase_from
+
+    if file is not None or descriptor is not None or not click.get_text_stream("stdin").isatty():
+        return passphrase_from(file=file, descriptor=descriptor)
+    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=new, err=True)).encode()
