@@ -20,7 +20,9 @@ The hash of a node above one leaf alone is that leaf's, above nothing the placeh
 
 where versions, slots' hashes and leaves' key hashes are only those that there are, in ascending order. That the inner
 hashes are stored lets one change cost four hashes instead of fifteen; that they have fixed places halves what
-surrounds each of the four; the page's own is left out, as its parent has it. This module knows no reader, no order of changes and no proof.
+surrounds each of the four; the page's own is left out, as its parent has it.
+
+This module knows no reader, no order of changes and no proof.
 """
 
 from __future__ import annotations
