@@ -27,7 +27,7 @@ from p2p.identity import NodeId, node_id, peer_key
 from p2p.peer import Direction, Owner, Peer
 from p2p.permissions import Permissions
 from p2p.session import ConnectionFailed, TlsStream, greet, refuse, secure
-from p2p.transport import Transport, host_of
+from p2p.transport import Transport, host_of, split_address
 from p2p.wire import ESTABLISHED_KINDS, GREETING_KINDS, Framer, Kind
 from state.errors import InvariantError, Rejected
 
@@ -57,10 +57,13 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A node to be joined with, and where it listens (`host:port`)."""
+    """A node to be joined with, and where it listens (`host:port`); raises Rejected("address_invalid")."""
 
     node_id: NodeId
     address: str
+
+    def __post_init__(self) -> None:
+        split_address(self.address)
 
 
 class Connections:

@@ -114,7 +114,7 @@ class Hello:
             expect_bytes(genesis_hash, 32, "genesis hash"),
             NodeId(expect_bytes(node, 32, "node id").hex()),
             Role(role),
-            expect_str(address, ADDRESS_LENGTH_MAX, "listen address"),
+            _printable(expect_str(address, ADDRESS_LENGTH_MAX, "listen address")),
             expect_int(height, "head height"),
             None if key is None else expect_bytes(key, _VALIDATOR_KEY_BYTES, "validator key"),
             expect_bytes(nonce, NONCE_BYTES, "nonce"),

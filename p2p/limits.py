@@ -48,7 +48,7 @@ PROOF_BYTES_MAX: Final = 5 * KIB
 NAME_SHOWN_LENGTH_MAX: Final = 64
 
 # Queues and writes.
-QUEUE_BYTES_MAX: Final = 32 * MIB
+QUEUE_BYTES_MAX: Final = 16 * MIB
 WRITE_BYTES_MAX: Final = 256 * KIB
 READ_BYTES: Final = 64 * KIB
 WRITE_SECONDS_MAX: Final = 20.0

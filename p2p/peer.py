@@ -174,6 +174,11 @@ class Peer:
         """Whether the connection is over, or about to be: nothing is sent or delivered any more."""
         return bool(self.reason)
 
+    @property
+    def queued_bytes(self) -> int:
+        """How much waits to be written: whoever answers large requests looks here first, or it drops a slow asker."""
+        return self._queue.bytes
+
     def note_height(self, height: int) -> None:
         """Sets the height that the peer is known to be at."""
         self.height = height
@@ -247,7 +252,7 @@ class Peer:
             bytes_out=self.traffic.bytes_out,
             messages_in=dict(self.traffic.messages_in),
             messages_out=dict(self.traffic.messages_out),
-            queue_bytes=self._queue.bytes,
+            queue_bytes=self.queued_bytes,
             score=score,
             neighbours=tuple(sorted(self.neighbours)),
             connected_seconds=now - self.connected_at,

@@ -36,7 +36,19 @@ class Lane(IntEnum):
 
 
 class Kind(IntEnum):
-    """What a frame is; the numbers are part of the protocol."""
+    """What a frame is; the numbers are part of the protocol.
+
+    - HELLO, HELLO_ACK: the greeting, p2p/hello.py. REJECT [code, message]: why the sender is about to hang up.
+    - PING number: answered at once by PONG [the same number, the sender's wall clock in ms].
+    - PEERS [node id ...]: the sender's direct peers, told on every change; the relay rule of p2p/flood.py needs it.
+    - STATUS: where the sender stands in consensus; the node's own value.
+    - CONSENSUS: one consensus message's bytes.
+    - TRANSACTIONS [wire bytes ...]: transactions that the receiver may not have.
+    - TX_ANNOUNCE [wire hash ...]: transactions that the sender has. TX_REQUEST [wire hash ...]: wanted, answered by
+      TRANSACTIONS. TX_HELD: transactions that a validator holds from now on; the node's own value.
+    - BODY_REQUEST block hash: answered by BODY, the block's bytes, empty if unknown.
+    - BLOCK_REQUEST [first height, count]: answered by BLOCKS [[block, certificate] ...], as many as fit, in order.
+    """
 
     HELLO = 1
     HELLO_ACK = 2

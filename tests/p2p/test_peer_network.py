@@ -255,6 +255,11 @@ def test_targets_can_change_while_running() -> None:
     simulate(main)
 
 
+def test_a_target_without_a_valid_address_is_refused_at_once() -> None:
+    with pytest.raises(Rejected, match="address_invalid"):
+        Target(FakeNode("a", 1).key.id, "nowhere")
+
+
 def test_stopping_a_node_tells_its_handler_and_its_peers() -> None:
     async def main() -> None:
         a, b, _, _ = pair()
