@@ -74,16 +74,16 @@ def update(
     if base_version is not None and base_version >= new_version:
         raise InvariantError(f"tree version {new_version} cannot follow version {base_version}")
     keys = yield from _in_order(changes)
-    work = _Update(reader, cache, version_bytes(new_version), keys, [changes[key] for key in keys])
-    base = None if base_version is None else load_root(reader, base_version)
+    work = _Update(reader, cache, version_bytes(new_version), keys, changes)
+    base = None
+    if base_version is not None:
+        base = load_root(reader, base_version)
+        work.stale.append(version_bytes(base_version))
     top = (yield from work.wide(base, 0, 0, len(keys))) if keys else base
     root_key = version_bytes(new_version)
-    puts = [*work.values_put, *work.pages_put, (root_key, encode_root(root_key, top))]
-    stale = work.values_stale + work.pages_stale
-    if base_version is not None:
-        stale.append(version_bytes(base_version))
+    work.puts.append((root_key, encode_root(root_key, top)))
     root = EMPTY if top is None else Hash(top[0])
-    return TreeUpdate(new_version, root, puts, stale, work.pages_put, work.pages_stale)
+    return TreeUpdate(new_version, root, work.puts, work.stale, work.pages, work.stale_pages)
 
 
 def commit_to_cache(cache: PageCache, committed: TreeUpdate) -> None:
@@ -112,17 +112,7 @@ def _in_order(changes: Mapping[bytes, bytes | None]) -> Slices[list[bytes]]:
 class _Update:
     """The changes of one block, in key order, and the rows that they give rise to."""
 
-    __slots__ = (
-        "cache",
-        "keys",
-        "pages_put",
-        "pages_stale",
-        "reader",
-        "values",
-        "values_put",
-        "values_stale",
-        "version",
-    )
+    __slots__ = ("cache", "changes", "keys", "pages", "puts", "reader", "stale", "stale_pages", "version")
 
     def __init__(
         self,
@@ -130,17 +120,17 @@ class _Update:
         cache: PageCache | None,
         version: bytes,
         keys: list[bytes],
-        values: list[bytes | None],
+        changes: Mapping[bytes, bytes | None],
     ) -> None:
         self.reader = reader
         self.cache = PageCache(0) if cache is None else cache
         self.version = version
         self.keys = keys
-        self.values = values
-        self.values_put: list[tuple[bytes, bytes]] = []
-        self.values_stale: list[bytes] = []
-        self.pages_put: list[tuple[bytes, bytes]] = []
-        self.pages_stale: list[bytes] = []
+        self.changes = changes
+        self.puts: list[tuple[bytes, bytes]] = []
+        self.stale: list[bytes] = []
+        self.pages: list[tuple[bytes, bytes]] = []
+        self.stale_pages: list[bytes] = []
 
     def wide(self, old: Ref | None, depth: int, low: int, high: int) -> Slices[Ref | None]:
         """`narrow` for a subtree with too many changes for one go: pauses between its children."""
@@ -166,8 +156,8 @@ class _Update:
         key = self.keys[low]
         if high - low == 1 and (old is None or old[2] is not None):
             if old is None or old[2] == key:
-                return self._leaf(old, key, self.values[low])
-            if self.values[low] is None:
+                return self._leaf(old, key, self.changes[key])
+            if self.changes[key] is None:
                 return old
         place = page_place(depth, key)
         page = self._open(old, place, depth)
@@ -177,10 +167,9 @@ class _Update:
             after = self.narrow(before, depth + 1, low, high)
             if after is before:
                 return old
-            if after is not None and before is not None and after[2] == before[2] and old is not None:
+            if after is not None and before is not None and after[2] == before[2]:
                 digest = page.replace(slot, after[0], after[1])
-                self.pages_stale.append(old[1] + place)
-                return self._put(page, digest, place)
+                return self._put(old, page, digest, place)
             page.set(slot, after)
             return self._close(old, page, ANCESTORS[slot], place)
         dirty = 0
@@ -196,14 +185,14 @@ class _Update:
         """Gives the leaf of `key`, if there is one, its new value."""
         if value is None:
             if old is not None:
-                self.values_stale.append(value_key(old[1], key))
+                self.stale.append(value_key(old[1], key))
             return None
         digest = sha256(LEAF_TAG + key + sha256(value).digest()).digest()
         if old is not None:
             if old[0] == digest:
                 return old
-            self.values_stale.append(value_key(old[1], key))
-        self.values_put.append((value_key(self.version, key), encode_value(value)))
+            self.stale.append(value_key(old[1], key))
+        self.puts.append((value_key(self.version, key), encode_value(value)))
         return digest, self.version, key
 
     def _open(self, old: Ref | None, place: bytes, depth: int) -> Page:
@@ -226,20 +215,28 @@ class _Update:
         """Returns what the page has become: nothing, its only leaf, itself as before, or a new row."""
         if not dirty:
             return old
-        if old is not None:
-            if old[2] is None:
-                self.pages_stale.append(old[1] + place)
-            else:
-                dirty = ALL_NODES
         occupied = page.occupied
         if not occupied & occupied - 1 and occupied == page.leaves:
+            self._retire(old, place)
             return page.get(occupied.bit_length() - 1) if occupied else None
-        return self._put(page, page.rehash(dirty), place)
+        if old is not None and old[2] is not None:
+            dirty = ALL_NODES
+        return self._put(old, page, page.rehash(dirty), place)
 
-    def _put(self, page: Page, digest: bytes, place: bytes) -> Ref:
+    def _put(self, old: Ref | None, page: Page, digest: bytes, place: bytes) -> Ref:
+        self._retire(old, place)
         node_key = self.version + place
-        self.pages_put.append((node_key, page.encode(node_key)))
+        put = (node_key, page.encode(node_key))
+        self.puts.append(put)
+        self.pages.append(put)
         return digest, self.version, None
+
+    def _retire(self, old: Ref | None, place: bytes) -> None:
+        """Notes that the page `old`, if it was one, is no longer referenced."""
+        if old is not None and old[2] is None:
+            node_key = old[1] + place
+            self.stale.append(node_key)
+            self.stale_pages.append(node_key)
 
     def _runs(self, depth: int, low: int, high: int) -> list[Run]:
         """Returns the slots that the changes [low, high) fall into, ascending, each with its own range."""
