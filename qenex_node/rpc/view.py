@@ -14,8 +14,10 @@ from state.errors import JsonValue, Rejected
 from state.types import ChainContext, Hash, TxId
 
 if TYPE_CHECKING:
+    from qenex_node.mempool import Mempool
     from qenex_node.rpc.feed import Feed
-    from qenex_node.rpc.reads import ChainReads, LedgerReads, PoolReads
+    from qenex_node.rpc.reads import ChainReads
+    from state.ledger import Ledger, StateReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +172,15 @@ class NodeView(Protocol):
         """The committed chain and state."""
 
     @property
-    def mempool(self) -> PoolReads:
+    def state(self) -> StateReader:
+        """The newest committed state, with whatever cache of decoded records the node has (`Executor.state`)."""
+
+    @property
+    def mempool(self) -> Mempool:
         """The waiting transactions."""
 
     @property
-    def ledger(self) -> LedgerReads:
+    def ledger(self) -> Ledger:
         """The rules, for simulation and the plug-ins' queries."""
 
     @property

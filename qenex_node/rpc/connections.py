@@ -1,0 +1,86 @@
+"""Which connections there are, and who must go when there are too many. Pure bookkeeping: no sockets, no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from qenex_node.rpc.errors import limit_reached
+from qenex_node.rpc.limits import RpcLimits
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One connection: the client's address, and how to end it."""
+
+    address: str
+    end: Callable[[], None]
+    held_bytes: int = field(default=0)
+
+
+class Connections:
+    """The open connections, in all and by address, and the idle ones in the order in which they became so."""
+
+    def __init__(self, limits: RpcLimits) -> None:
+        self._limits = limits
+        self._open: dict[Connection, None] = {}
+        self._by_address: dict[str, int] = {}
+        self._idle: dict[Connection, None] = {}
+        self._held_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def admit(self, connection: Connection) -> Connection | None:
+        """Adds a connection; returns the one that was ended for it, if any.
+
+        When a limit is reached the connection that has been idle longest (of the same address, where that is the
+        limit) makes room. Raises RpcError(LIMIT_REACHED) when none is idle.
+        """
+        limits = self._limits
+        victim: Connection | None = None
+        if self._by_address.get(connection.address, 0) >= limits.connections_per_address_max:
+            victim = next((idle for idle in self._idle if idle.address == connection.address), None)
+            if victim is None:
+                maximum = limits.connections_per_address_max
+                message = f"this address has {maximum} connections, as many as it may"
+                raise limit_reached("connections_per_address_max", maximum, message)
+        elif len(self._open) >= limits.connections_max:
+            victim = next(iter(self._idle), None)
+            if victim is None:
+                message = "the node has as many connections as it may: try again later"
+                raise limit_reached("connections_max", limits.connections_max, message)
+        if victim is not None:
+            self.remove(victim)
+            victim.end()
+        self._open[connection] = None
+        self._by_address[connection.address] = self._by_address.get(connection.address, 0) + 1
+        return victim
+
+    def idle(self, connection: Connection) -> None:
+        """Notes that a connection waits for its client's next request."""
+        if connection in self._open:
+            self._idle[connection] = None
+
+    def busy(self, connection: Connection) -> None:
+        """Notes that a connection has something to do."""
+        self._idle.pop(connection, None)
+
+    def remove(self, connection: Connection) -> None:
+        """Forgets a connection; does nothing if it is forgotten already."""
+        if connection not in self._open:
+            return
+        del self._open[connection]
+        self._idle.pop(connection, None)
+        self.hold(connection, 0)
+        left = self._by_address[connection.address] - 1
+        if left:
+            self._by_address[connection.address] = left
+        else:
+            del self._by_address[connection.address]
+
+    def hold(self, connection: Connection, size: int) -> bool:
+        """Notes that a connection holds `size` bytes of an unfinished body; returns whether all together may."""
+        self._held_bytes += size - connection.held_bytes
+        connection.held_bytes = size
+        return self._held_bytes <= self._limits.bodies_bytes_max
