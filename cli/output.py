@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from cli.settings import Settings
 from state.errors import JsonValue
+
+PIPE_WIDTH: Final = 400
 
 
 def answer(settings: Settings, document: Mapping[str, Any] | Sequence[Any], *human: str) -> None:
@@ -30,16 +32,21 @@ def fields(pairs: Mapping[str, object]) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a table for people to standard output."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left")
+    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(escape(str(cell)) for cell in row))
-    Console(highlight=False).print(drawn)
+    # What is written to a file or a pipe is not folded: addresses must stay whole for the next program.
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPE_WIDTH)
+    console.print(drawn)
 
 
 def error(as_json: bool, code: str, message: str, exit_code: int, data: Mapping[str, JsonValue]) -> None:

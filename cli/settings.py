@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 HOME_DEFAULT: Final = "~/.qenex"
+NETWORK_FILE: Final = "devnet.json"
 RPC_DEFAULT: Final = "http://127.0.0.1:27101"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,9 +33,13 @@ class Settings:
 
     @property
     def rpc(self) -> str:
-        """The URL of the node to talk to: given, or the one that the home's configuration names, or the default."""
+        """The URL of the node to talk to: given, or the home's (a test network's: its first node's), or the default."""
         if self.rpc_given:
             return self.rpc_given
+        network = self.home / NETWORK_FILE
+        if network.is_file():
+            nodes = json.loads(network.read_text(encoding="utf-8"))["nodes"]
+            return str(nodes[0]["rpc"])
         config_file = self.home / "config.toml"
         if not config_file.is_file():
             return RPC_DEFAULT
@@ -116,6 +123,6 @@ def passphrase_of(file: Path | None, descriptor: int | None, *, new: bool = Fals
 def _read_passphrase(file: Path | None, descriptor: int | None, new: bool) -> bytes:
     from qenex_node.keystore import passphrase_from
 
-    if file is not None or descriptor is not None or not click.get_text_stream("stdin").isatty():
+    if file is not None or descriptor is not None or not sys.stdin.isatty():
         return passphrase_from(file=file, descriptor=descriptor)
     return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=new, err=True)).encode()
