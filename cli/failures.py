@@ -8,13 +8,21 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import click
 
 from cli import output
 from qenex_node.exitcodes import ExitCode, exit_code_of
 from state.errors import InvariantError, JsonValue, Rejected
+
+
+@runtime_checkable
+class StoreHalt(Protocol):
+    """What the errors of the store have that other broken invariants have not."""
+
+    code: str
+
 
 _DISK_ERRORS: Final = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
@@ -27,7 +35,11 @@ def rejected(as_json: bool, error: Rejected) -> int:
 
 
 def invariant(as_json: bool, error: InvariantError) -> int:
-    """Writes that a rule of our own was broken, with its trace."""
+    """Writes why the node halted: its database cannot be relied on, or a rule of our own was broken (with a trace)."""
+    if isinstance(error, StoreHalt):
+        exit_code = exit_code_of(error.code)
+        output.error(as_json, error.code, str(error), exit_code, {})
+        return exit_code
     traceback.print_exception(error, file=sys.stderr)
     output.error(as_json, "invariant_broken", f"halted: {error}", ExitCode.HALTED, {})
     return ExitCode.HALTED

@@ -388,20 +388,23 @@ def process_source() -> Iterator[Reading]:
     yield PROCESS_DESCRIPTORS, (), descriptors
 
 
+def _file_sizes(directory: Path) -> Iterator[int]:
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            try:
+                yield os.stat(os.path.join(folder, name)).st_size
+            except FileNotFoundError:
+                # LevelDB removes files beside us.
+                continue
+
+
 def disk_source(path: Path) -> Source:
     """Returns the source that reads the free space and the size of the database's directory."""
 
     def read() -> Iterator[Reading]:
         space = os.statvfs(path)
         yield DISK_FREE_BYTES, (), space.f_bavail * space.f_frsize
-        size = 0
-        with os.scandir(path) as entries:
-            for entry in entries:
-                try:
-                    size += entry.stat().st_size
-                except FileNotFoundError:
-                    continue
-        yield STORE_BYTES, (), size
+        yield STORE_BYTES, (), sum(_file_sizes(path))
 
     return read
 

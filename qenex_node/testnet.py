@@ -16,12 +16,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from qenex_node.cards import make_card
-from qenex_node.config import Config
+from qenex_node.config import Config, load
 from qenex_node.founding import Founding
 from qenex_node.homes import (
     Home,
@@ -49,7 +49,7 @@ DECIMALS: Final = 2
 TREASURY_AMOUNT: Final = Amount(10**15)
 NAMED_AMOUNT: Final = Amount(10**8)
 BULK_AMOUNT: Final = Amount(10**8)
-SEEDED_TIME_MS: Final = 1_767_225_600_000
+SEEDED_TIME_MS: Final = 1_704_067_200_000
 FULL_NODES_MAX: Final = 64
 ACCOUNTS_MAX: Final = 10_000_000
 PORTS_PER_NODE: Final = 3
@@ -76,8 +76,8 @@ class Plan:
     accounts: int = 0
     seed: str | None = None
     chain_id: str = "qenex-test"
-    parameters: ChainParameters = ChainParameters()
-    config: Config = Config()
+    parameters: ChainParameters = field(default_factory=ChainParameters)
+    config: Config = field(default_factory=Config)
 
     def check(self) -> None:
         """Raises Rejected("testnet_invalid") for counts out of bounds."""
@@ -98,7 +98,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class TestNode:
+class NetworkNode:
     """One node of the network."""
 
     name: str
@@ -117,14 +117,14 @@ class NamedAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Testnet:
+class Network:
     """A network as it lies on the disk; `bulk_accounts` further accounts have the keys of `bulk_key(seed, 0 ...)`."""
 
     directory: Path
     chain_id: str
     genesis_hash: bytes
     seed: str
-    nodes: tuple[TestNode, ...]
+    nodes: tuple[NetworkNode, ...]
     accounts: tuple[NamedAccount, ...]
     bulk_accounts: int
 
@@ -147,7 +147,7 @@ def bulk_key(seed: str, index: int) -> SigningKey:
     return derived_key(seed, "bulk", str(index))
 
 
-def create_testnet(directory: Path, plan: Plan, ports: Sequence[NodePorts]) -> Testnet:
+def create_testnet(directory: Path, plan: Plan, ports: Sequence[NodePorts]) -> Network:
     """Makes the whole network in `directory`, which is made and must hold no network yet.
 
     `ports` are the nodes', in the order of `plan.names`. The database is built once and copied to each home.
@@ -163,7 +163,7 @@ def create_testnet(directory: Path, plan: Plan, ports: Sequence[NodePorts]) -> T
     nodes = _homes(directory, plan, seed, ports)
     _databases(directory, founding.genesis, nodes)
     accounts = tuple(_named_account(directory, seed, name) for name in NAMED_ACCOUNTS)
-    testnet = Testnet(directory, plan.chain_id, founding.genesis.hash, seed, nodes, accounts, plan.accounts)
+    testnet = Network(directory, plan.chain_id, founding.genesis.hash, seed, nodes, accounts, plan.accounts)
     _write(testnet)
     return testnet
 
@@ -205,12 +205,12 @@ def _bulk_accounts(seed: str, count: int) -> Iterator[GenesisAccount]:
         yield GenesisAccount(address, ((NATIVE, BULK_AMOUNT),))
 
 
-def _homes(directory: Path, plan: Plan, seed: str, ports: Sequence[NodePorts]) -> tuple[TestNode, ...]:
+def _homes(directory: Path, plan: Plan, seed: str, ports: Sequence[NodePorts]) -> tuple[NetworkNode, ...]:
     names = plan.names
     full_keys = tuple(
         f"{name}=0x{derived_key(seed, 'node', name).public.data.hex()}" for name in names[plan.validators :]
     )
-    nodes: list[TestNode] = []
+    nodes: list[NetworkNode] = []
     for index, (name, place) in enumerate(zip(names, ports, strict=True)):
         role = "validator" if index < plan.validators else "full"
         dialed = zip(names[: min(index, plan.validators)], ports, strict=False)
@@ -235,13 +235,13 @@ def _homes(directory: Path, plan: Plan, seed: str, ports: Sequence[NodePorts]) -
             node_key=derived_key(seed, "node", name),
             validator_key=derived_key(seed, "validator", name) if role == "validator" else None,
         )
-        nodes.append(TestNode(name, role, directory / name, place))
+        nodes.append(NetworkNode(name, role, directory / name, place))
     return tuple(nodes)
 
 
-def _databases(directory: Path, genesis: Genesis, nodes: Sequence[TestNode]) -> None:
+def _databases(directory: Path, genesis: Genesis, nodes: Sequence[NetworkNode]) -> None:
     """Gives each home the chain: the database is built in the first and copied to the others."""
-    from qenex_node.config import load
+    from state.store.files import copy_store
 
     first: Path | None = None
     for node in nodes:
@@ -254,7 +254,7 @@ def _databases(directory: Path, genesis: Genesis, nodes: Sequence[TestNode]) -> 
             create_database(node_home)
             first = home.data
         else:
-            shutil.copytree(first, home.data)
+            copy_store(first, home.data)
     for node in nodes:
         home = Home(node.home)
         create_vote_records(NodeHome(home, load(home.config_file), genesis))
@@ -267,7 +267,7 @@ def _named_account(directory: Path, seed: str, name: str) -> NamedAccount:
     return NamedAccount(name, key.address, path)
 
 
-def _write(testnet: Testnet) -> None:
+def _write(testnet: Network) -> None:
     write_json(
         testnet.directory / "testnet.json",
         {
@@ -294,7 +294,7 @@ def _write(testnet: Testnet) -> None:
     )
 
 
-def read_testnet(directory: Path) -> Testnet:
+def read_testnet(directory: Path) -> Network:
     """Returns the network that lies in `directory`; raises Rejected("home_missing") or Rejected("version_unknown")."""
     path = directory / "testnet.json"
     document = read_json(path, 1024 * 1024, "home_missing")
@@ -302,13 +302,13 @@ def read_testnet(directory: Path) -> Testnet:
         version = document.get("version")
         raise Rejected("version_unknown", f"{path}: version {version!r} of a test network is unknown; known: {VERSION}")
     seed = document["seed"]
-    return Testnet(
+    return Network(
         directory,
         document["chain_id"],
         bytes.fromhex(document["genesis_hash"][2:]),
         seed,
         tuple(
-            TestNode(node["name"], node["role"], directory / node["home"], NodePorts(**node["ports"]))
+            NetworkNode(node["name"], node["role"], directory / node["home"], NodePorts(**node["ports"]))
             for node in document["nodes"]
         ),
         tuple(
