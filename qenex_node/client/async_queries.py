@@ -1,0 +1,137 @@
+"""What an awaiting client can be asked, as methods: each names the flow that does it (reads.py, submit.py).
+
+queries.py has the same methods for a client that blocks; both stay so thin that they cannot differ in what they do.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from qenex_node.client import reads, submit
+from qenex_node.client.flows import Flow
+from qenex_node.client.session import Session
+from qenex_node.client.signing import Signer
+from qenex_node.client.submit import ORDINARY, WAIT_MS_DEFAULT, Committed, Prepared, Submitted, Terms
+from state.errors import JsonValue
+from state.keys import SigningKey
+from state.transaction import Operation
+from state.types import Address, ChainContext, Header, TxId, ValidatorSet
+
+T = TypeVar("T")
+
+
+class AsyncQueries(ABC):
+    """The methods of a client that returns results."""
+
+    session: Session
+
+    @abstractmethod
+    async def run(self, flow: Flow[T]) -> T:
+        """Carries out a flow and returns its result."""
+
+    async def context(self) -> ChainContext:
+        """Returns which chain the client is on."""
+        return await self.run(submit.context_of(self.session))
+
+    async def status(self) -> reads.Status:
+        """Returns where the node stands."""
+        return await self.run(reads.status(self.session))
+
+    async def account(self, address: Address, height: int | None = None) -> reads.AccountAt:
+        """Returns an account, now or at a height."""
+        return await self.run(reads.account(self.session, address, height))
+
+    async def balance(self, address: Address, asset: str, height: int | None = None) -> reads.BalanceAt:
+        """Returns what an account has of an asset, in base units."""
+        return await self.run(reads.balance(self.session, address, asset, height))
+
+    async def asset(self, code: str, height: int | None = None) -> reads.AssetAt:
+        """Returns an asset; raises NotFound."""
+        return await self.run(reads.asset(self.session, code, height))
+
+    async def transaction(self, tx_id: TxId) -> reads.TransactionAt:
+        """Returns a transaction and what became of it."""
+        return await self.run(reads.transaction(self.session, tx_id))
+
+    async def receipt(self, tx_id: TxId) -> reads.ReceiptAt:
+        """Returns a transaction's receipt."""
+        return await self.run(reads.receipt(self.session, tx_id))
+
+    async def history(
+        self, address: Address, before: tuple[int, int] | None = None, limit: int = 20
+    ) -> Sequence[Mapping[str, JsonValue]]:
+        """Returns an account's transactions, newest first; never proved."""
+        return await self.run(reads.history(self.session, address, before, limit))
+
+    async def block(self, reference: int | bytes | None = None) -> reads.BlockAt:
+        """Returns a whole block by height or hash, the newest if None."""
+        return await self.run(reads.block(self.session, reference))
+
+    async def headers(self, start: int | None = None, limit: int = 20) -> tuple[Header, ...]:
+        """Returns headers from a height on, the newest if None."""
+        return await self.run(reads.headers(self.session, start, limit))
+
+    async def validators(self, height: int | None = None) -> ValidatorSet:
+        """Returns the validators in force."""
+        return await self.run(reads.validators(self.session, height))
+
+    async def prove(self, key: bytes, height: int | None = None) -> tuple[bytes | None, Header]:
+        """Returns the proved value under a state key, and the block whose state it is of."""
+        return await self.run(reads.prove(self.session, key, height))
+
+    async def simulate(self, wire: bytes) -> Mapping[str, JsonValue]:
+        """Returns the receipt that a transaction would have now."""
+        return await self.run(reads.simulate(self.session, wire))
+
+    async def prepare(
+        self, who: Signer | SigningKey, operations: Iterable[Operation], terms: Terms = ORDINARY
+    ) -> Prepared:
+        """Returns a signed transaction without sending it."""
+        return await self.run(submit.prepare(self.session, who, tuple(operations), terms))
+
+    async def submit(
+        self, who: Signer | SigningKey, operations: Iterable[Operation], terms: Terms = ORDINARY
+    ) -> Submitted:
+        """Signs and submits operations as one transaction; returns once f other validators hold it."""
+        return await self.run(submit.submit(self.session, who, tuple(operations), terms))
+
+    async def submit_and_wait(
+        self,
+        who: Signer | SigningKey,
+        operations: Iterable[Operation],
+        terms: Terms = ORDINARY,
+        *,
+        wait_ms: int = WAIT_MS_DEFAULT,
+        check: bool = True,
+    ) -> Committed:
+        """Signs and submits operations as one transaction and returns once it is final; see submit.submit_and_wait."""
+        flow = submit.submit_and_wait(self.session, who, tuple(operations), terms, wait_ms=wait_ms, check=check)
+        return await self.run(flow)
+
+    async def submit_many(self, prepared: Sequence[Prepared]) -> list[Submitted | Exception]:
+        """Submits signed transactions in one request; returns what became of each, in order."""
+        return await self.run(submit.submit_many(prepared))
+
+    async def wait(self, tx: Submitted | Prepared, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) -> Committed:
+        """Returns once a transaction is final."""
+        return await self.run(submit.wait_wire(tx.wire, tx.id, wait_ms=wait_ms, check=check))
+
+    async def wait_id(self, tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) -> Committed:
+        """Returns once the transaction with this id is final."""
+        return await self.run(submit.wait_id(tx_id, wait_ms=wait_ms, check=check))
+
+    async def transfer(
+        self,
+        who: Signer | SigningKey,
+        to: Address | str,
+        amount: int,
+        asset: str,
+        terms: Terms = ORDINARY,
+        *,
+        wait_ms: int = WAIT_MS_DEFAULT,
+    ) -> Committed:
+        """Pays `amount` base units and returns once that is final."""
+        operation = self.session.operations.build("transfer", {"asset": asset, "recipients": [(to, amount)]})
+        return await self.submit_and_wait(who, [operation], terms, wait_ms=wait_ms)
