@@ -18,9 +18,12 @@ from qenex_node.rpc.connections import Connection
 from qenex_node.rpc.dispatch import refusal_body
 from qenex_node.rpc.errors import INVALID_REQUEST, LIMIT_REACHED, NOT_FOUND, ErrorKind, RpcError
 from qenex_node.rpc.http import JSON_TYPE, Closed, Headers, HttpConnection, NeedData, Phase, Refusal, Request
+from qenex_node.rpc.render import Json
 from qenex_node.rpc.shared import Shared
+from qenex_node.rpc.view import Reason
 from qenex_node.rpc.websocket import BadHandshake, WebSocketConnection
 from qenex_node.rpc.websocket_link import WebSocketLink
+from state.errors import JsonValue
 
 RECEIVE_BYTES: Final = 64 * 1024
 SEND_BYTES: Final = 256 * 1024
@@ -149,7 +152,9 @@ class HttpLink:
     async def _answer_other(self, request: Request, path: bytes, extra: Headers) -> None:
         get = request.method in (b"GET", b"HEAD")
         if path == b"/health" and get:
-            await self._send(self._http.answer(200, b'{"alive":true}', extra))
+            halted = self._shared.node.alive()
+            body = _dump({"alive": halted is None, "reason": None if halted is None else _reason(halted)})
+            await self._send(self._http.answer(200 if halted is None else 503, body, extra))
         elif path == b"/ready" and get:
             status, body = self._readiness()
             await self._send(self._http.answer(status, body, extra))
@@ -165,12 +170,8 @@ class HttpLink:
             await self._send(self._http.answer(404, body, extra))
 
     def _readiness(self) -> tuple[int, bytes]:
-        reasons = [
-            {"code": reason.code, "message": reason.message, "data": dict(reason.data)}
-            for reason in self._shared.node.readiness()
-        ]
-        status = 503 if reasons else 200
-        return status, json.dumps({"ready": not reasons, "reasons": reasons}, separators=(",", ":")).encode()
+        reasons: list[JsonValue] = [_reason(reason) for reason in self._shared.node.readiness()]
+        return 503 if reasons else 200, _dump({"ready": not reasons, "reasons": reasons})
 
     async def _send(self, data: bytes) -> None:
         """Writes an answer; a client must take each part of it within the time limit."""
@@ -229,6 +230,14 @@ class HttpLink:
             shared.metrics.connections("websocket", -1)
         if reason:
             shared.metrics.dropped(reason)
+
+
+def _reason(reason: Reason) -> Json:
+    return {"code": reason.code, "message": reason.message, "data": dict(reason.data)}
+
+
+def _dump(value: Json) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _body(kind: ErrorKind, reason: str, message: str) -> bytes:

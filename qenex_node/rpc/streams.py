@@ -5,7 +5,7 @@ Theory of operation. A stream of blocks holds the height that it sends next. Whi
 thus one loop: nothing is missed or doubled where one becomes the other. Between looking at the head and going to sleep
 the loop does not let others run, so no bell is missed.
 
-A stream that was live once and then falls `behind_blocks_max` blocks behind is ended with the reason `behind`.
+A stream that was live once and then falls `behind_blocks_max` blocks behind is ended with the reason `too_far_behind`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def _follow(node: NodeView, limits: RpcLimits, subscription: Subscription,
             continue
         if live and head_height - height >= limits.behind_blocks_max:
             message = f"this subscription is {head_height - height + 1} blocks behind: subscribe again from_height"
-            raise SubscriptionEnded("behind", message, height)
+            raise SubscriptionEnded("too_far_behind", message, height)
         await send(subscription, height)
         height += 1
         await trio.lowlevel.checkpoint()
