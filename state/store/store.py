@@ -1,0 +1,555 @@
+"""The store: what the node knows of its chain and state on the disk, as of one head.
+
+It is the executor's StateSource. A commit goes in three steps, so that only the middle one need leave the event loop:
+
+    prepared = commit(executed, certificate)      in slices: gathers one batch
+    prepared.write()                              one synced, atomic write; in a worker thread
+    advance(prepared)                             on the loop: the head moves
+
+Between the second and the third, reads still answer as of the old head: the newest state is read from a view of the
+database that only `advance` replaces, and heights above the head count as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from state.block import Block, verify_certificate
+from state.codec import decode
+from state.errors import InvariantError, Rejected
+from state.execution import ExecutedBlock
+from state.genesis import PARAMETER_NAMES, Genesis
+from state.hashing import Hash, sha256
+from state.ledger import Ledger, Receipt
+from state.ledger.context import parameter_key
+from state.slices import Slices
+from state.store import chain
+from state.store.database import CACHE_BYTES_DEFAULT, WRITE_BUFFER_BYTES_DEFAULT, Database, Rows, View, viewing
+from state.store.errors import Damaged
+from state.store.genesis import Progress, write_genesis
+from state.store.keys import (
+    ACCOUNT,
+    FORMAT_VERSION,
+    META_CHAIN,
+    META_FORMAT,
+    META_INDEX,
+    NODE,
+    STATE,
+    TRANSACTION,
+    height_bytes,
+    name_of,
+    place_bytes,
+    seal,
+)
+from state.store.pruning import Pruner, garbage_record
+from state.store.votes import VoteBatch, VoteRecords
+from state.tree.node import decode_page, page_key
+from state.tree.proof import Proof
+from state.tree.prove import prove
+from state.tree.read import load_root, read
+from state.types import VOTE_COMMIT, Address, Certificate, Header, TxId, ValidatorSet
+
+ACCOUNT_TRANSACTIONS_MAX: Final = 1000
+_SLICE_PUTS: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """How a node keeps its database.
+
+    keep_heights: how many of the newest states are kept; None keeps all (an archive). index_accounts: whether the
+    transactions of each account are listed. cache_bytes, write_buffer_bytes: LevelDB's memory. durable: False only
+    for a database that is thrown away.
+    """
+
+    keep_heights: int | None = None
+    index_accounts: bool = True
+    cache_bytes: int = CACHE_BYTES_DEFAULT
+    write_buffer_bytes: int = WRITE_BUFFER_BYTES_DEFAULT
+    durable: bool = True
+
+    def __post_init__(self) -> None:
+        if self.keep_heights is not None and self.keep_heights < 1:
+            raise Rejected("config_invalid", "keep_heights must be at least 1: the newest state is needed")
+
+
+DEFAULT_OPTIONS: Final = StoreOptions()
+
+
+@dataclass(slots=True, eq=False)
+class PreparedCommit:
+    """One block's batch, gathered but not written. `write` may be called in a worker thread."""
+
+    header: Header
+    certificate: Certificate
+    validators_next: ValidatorSet
+    dropped: tuple[Hash, ...]
+    garbage_bytes: int
+    database: Database = field(repr=False)
+    batch: Any = field(repr=False)
+    written: bool = False
+
+    def write(self) -> None:
+        """Writes it, atomically and synced; raises StorageFailed, upon which nothing of it is there."""
+        self.database.write(self.batch)
+        self.batch.clear()
+        self.written = True
+
+
+class Store:
+    """An open database with its head. Everything but `PreparedCommit.write`, `write_votes`, `prune` and `reclaim`
+    belongs to one thread."""
+
+    def __init__(self, database: Database, genesis: Genesis, ledger: Ledger, options: StoreOptions) -> None:
+        """Use `open` or `create`."""
+        self._database = database
+        self._genesis_hash = genesis.hash
+        self._options = options
+        self._sets: dict[Hash, ValidatorSet] = {}
+        self._check_format(genesis)
+        height, block_hash = chain.read_head(database)
+        self.head: Header = chain.need_header(database, block_hash)
+        self.head_certificate: Certificate | None = self._check_head(height)
+        self.validators: ValidatorSet = self._set(self.head.next_validators_hash)
+        self.nodes = Rows(database)
+        self._view: View = database.view()
+        self._pruner = Pruner(database, options.keep_heights)
+        self._check_state(ledger)
+        self._votes = VoteRecords(database)
+        self._bodies = chain.stored_bodies(database, self.head.height)
+        self._bodies.pop(block_hash, None)
+        self.accounts_indexed_from: int | None = self._prepare_index()
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        genesis: Genesis,
+        ledger: Ledger,
+        *,
+        state_file: Path | None = None,
+        options: StoreOptions = DEFAULT_OPTIONS,
+        progress: Progress | None = None,
+    ) -> Store:
+        """Makes the database of a chain at height 0, without vote records, and opens it.
+
+        Raises Rejected: "store_exists", "state_file_missing", "state_file_wrong", "genesis_invalid". What was begun
+        is then left behind, and refused at opening; the caller may remove it.
+        """
+        database = Database.create(
+            path,
+            cache_bytes=options.cache_bytes,
+            write_buffer_bytes=options.write_buffer_bytes,
+            durable=options.durable,
+        )
+        try:
+            write_genesis(
+                database,
+                genesis,
+                ledger,
+                state_file=state_file,
+                index_accounts=options.index_accounts,
+                progress=progress,
+            )
+            return cls(database, genesis, ledger, options)
+        except BaseException:
+            database.close()
+            raise
+
+    @classmethod
+    def open(cls, path: Path, genesis: Genesis, ledger: Ledger, options: StoreOptions = DEFAULT_OPTIONS) -> Store:
+        """Opens a database and checks its head: block, certificate, state root.
+
+        Raises Rejected: "store_missing", "store_locked", "store_incomplete", "version_unknown", "wrong_chain"; Damaged
+        naming what is damaged; StorageFailed.
+        """
+        database = Database.open(
+            path,
+            cache_bytes=options.cache_bytes,
+            write_buffer_bytes=options.write_buffer_bytes,
+            durable=options.durable,
+        )
+        try:
+            return cls(database, genesis, ledger, options)
+        except BaseException:
+            database.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the database; waits for a `reclaim` that is under way."""
+        self._pruner.stop()
+        self._view.close()
+        self._database.close()
+
+    # What is checked at opening
+
+    def _check_format(self, genesis: Genesis) -> None:
+        content = self._database.get(META_FORMAT)
+        if content is None:
+            raise Rejected(
+                "store_incomplete", f"the making of {self._database.path} was broken off: remove it and make it again"
+            )
+        version = decode(content, bytes_max=16)
+        if version != FORMAT_VERSION:
+            raise Rejected(
+                "version_unknown", f"the database has format {version!r}; this node reads format {FORMAT_VERSION}"
+            )
+        if self._database.need(META_CHAIN) != genesis.hash:
+            raise Rejected("wrong_chain", f"{self._database.path} is the database of a chain with another genesis")
+
+    def _check_head(self, height: int) -> Certificate | None:
+        """Proves the head's block and certificate."""
+        header = self.head
+        if header.height != height:
+            raise Damaged("the record of the head", "names a block of another height")
+        chain.read_block(self._database, header)
+        committed, certificate = chain.read_commit(self._database, height)
+        if committed != header.hash:
+            raise Damaged(f"the record of height {height}", "is of another block than the head")
+        if certificate is None:
+            if header.parent_hash != self._genesis_hash:
+                raise Damaged("the header of height 0", "does not name the genesis document")
+            return None
+        try:
+            verify_certificate(certificate, self._genesis_hash, self._set(header.validators_hash))
+        except Rejected as error:
+            raise Damaged(f"the certificate of height {height}", f"does not hold: {error.message}") from error
+        if certificate.kind != VOTE_COMMIT:
+            raise Damaged(f"the certificate of height {height}", "is not made of COMMITs")
+        return certificate
+
+    def _check_state(self, ledger: Ledger) -> None:
+        """Proves the root of the head's state, and a few records against it: the chain's parameters."""
+        header = self.head
+        try:
+            root = load_root(self.nodes, header.height)
+            if root is None or root[0] != header.state_root:
+                raise Damaged(f"the tree's root of height {header.height}", "is not the state root of its header")
+            if root[2] is None:
+                place = page_key(root[1], 0, b"")
+                decode_page(place, self.nodes.get(place) or b"")
+            for name in PARAMETER_NAMES:
+                key = parameter_key(name)
+                if read(self.nodes, header.height, sha256(key)) != self.get(key):
+                    raise Damaged(name_of(STATE + key), "is not what the state root commits to")
+                ledger.read_parameter(self, name)
+        except Damaged:
+            raise
+        except (InvariantError, Rejected) as error:
+            raise Damaged(f"the state of height {header.height}", f"is damaged: {error}") from error
+
+    def _prepare_index(self) -> int | None:
+        """Returns the first height of the account index, None without one, after switching it on or off."""
+        database = self._database
+        content = database.get(META_INDEX)
+        if content is not None and self._options.index_accounts:
+            return int.from_bytes(content, "big")
+        if content is None and not self._options.index_accounts:
+            return None
+        batch = database.batch()
+        if content is not None:
+            batch.delete(META_INDEX)
+            for key, _ in database.scan(ACCOUNT, bytes([ACCOUNT[0] + 1])):
+                batch.delete(key)
+            database.write(batch)
+            return None
+        start = self.head.height + 1
+        database.put(batch, META_INDEX, height_bytes(start))
+        database.write(batch)
+        return start
+
+    # Committing
+
+    def commit(self, executed: ExecutedBlock, certificate: Certificate) -> Slices[PreparedCommit]:
+        """Gathers everything that committing a block on the head writes; nothing is written yet.
+
+        The certificate's signatures are the caller's to prove. Blocks of this height that were stored and lost go.
+        """
+        header = executed.block.header
+        block_hash = header.hash
+        if header.parent_hash != self.head.hash or header.height != self.head.height + 1:
+            raise InvariantError(f"block {header.height} does not follow the head {self.head.height}")
+        if certificate.kind != VOTE_COMMIT or certificate.block_hash != block_hash:
+            raise InvariantError(f"block {header.height} was to be committed with the certificate of another block")
+        batch = self._database.batch()
+        if block_hash not in self._bodies:
+            chain.put_block(batch, executed.block)
+            yield
+        dropped = [(lost, at) for lost, at in list(self._bodies.items()) if at <= header.height and lost != block_hash]
+        for lost, at in dropped:
+            chain.delete_block(batch, at, lost)
+        if executed.validators_next.hash != header.validators_hash:
+            chain.put_validators(batch, executed.validators_next)
+        chain.put_receipts(batch, header.height, executed.receipt_bytes)
+        yield
+        yield from self._put_indexes(batch, header.height, executed)
+        garbage = yield from self._put_state(batch, executed)
+        chain.put_stale(batch, header.height, executed.tree.stale)
+        chain.put_head(batch, header, certificate)
+        batch.put(*garbage_record(self._pruner.garbage + garbage))
+        gone = tuple([lost for lost, _ in dropped])
+        return PreparedCommit(header, certificate, executed.validators_next, gone, garbage, self._database, batch)
+
+    def _put_indexes(self, batch: Any, height: int, executed: ExecutedBlock) -> Slices[None]:
+        put = batch.put
+        for index, tx in enumerate(executed.transactions):
+            key = TRANSACTION + tx.id
+            put(key, seal(key, place_bytes(height, index)))
+            if index % _SLICE_PUTS == _SLICE_PUTS - 1:
+                yield
+        if self.accounts_indexed_from is None:
+            return
+        for index, addresses in enumerate(executed.touched):
+            for address in addresses:
+                key = chain.account_entry(address, height, index)
+                put(key, seal(key, b""))
+            if index % _SLICE_PUTS == _SLICE_PUTS - 1:
+                yield
+
+    def _put_state(self, batch: Any, executed: ExecutedBlock) -> Slices[int]:
+        """Puts the changed records and rows; returns about how many bytes they overwrite."""
+        put = batch.put
+        garbage = 0
+        for count, (state_key, value) in enumerate(executed.changes.items(), 1):
+            key = STATE + state_key
+            if value is None:
+                batch.delete(key)
+                garbage += len(key)
+            else:
+                put(key, seal(key, value))
+                garbage += len(key) + len(value)
+            if count % _SLICE_PUTS == 0:
+                yield
+        for count, (node_key, row) in enumerate(executed.tree.puts, 1):
+            put(NODE + node_key, row)
+            if count % _SLICE_PUTS == 0:
+                yield
+        return garbage
+
+    def advance(self, prepared: PreparedCommit) -> None:
+        """Makes a written commit the head that reads answer by."""
+        header = prepared.header
+        if not prepared.written or header.parent_hash != self.head.hash:
+            raise InvariantError(f"the head was to move to block {header.height}, which is not written or not its next")
+        view, self._view = self._view, self._database.view()
+        view.close()
+        for block_hash in (header.hash, *prepared.dropped):
+            self._bodies.pop(block_hash, None)
+        self.head = header
+        self.head_certificate = prepared.certificate
+        self.validators = prepared.validators_next
+        self._sets[self.validators.hash] = self.validators
+        self._pruner.garbage += prepared.garbage_bytes
+
+    # Votes, and bodies of blocks that are not committed
+
+    @property
+    def votes_exist(self) -> bool:
+        """Whether vote records were created here."""
+        return self._votes.exist
+
+    def create_votes(self) -> None:
+        """Creates the vote records, empty; raises Rejected("votes_exist")."""
+        self._votes.create()
+
+    def votes(self) -> dict[bytes, bytes]:
+        """Returns all vote records; raises Damaged."""
+        return self._votes.all()
+
+    def write_votes(self, votes: VoteBatch) -> None:
+        """Makes vote records and bodies durable in one synced write; safe in a worker thread.
+
+        A body that is stored already, or of a height that is committed, is not written.
+        """
+        with self._votes.lock:
+            batch = self._database.batch()
+            checks = self._votes.stage(batch, votes) if votes.puts or votes.deletes else None
+            bodies = self._put_bodies(batch, votes.bodies)
+            if checks is None and not bodies:
+                return
+            self._database.write(batch)
+            if checks is not None:
+                self._votes.written(checks)
+            self._bodies.update(bodies)
+
+    def put_bodies(self, bodies: Iterable[Block]) -> None:
+        """Makes bodies alone durable, as on a node that does not vote."""
+        self.write_votes(VoteBatch(bodies=tuple(bodies)))
+
+    def _put_bodies(self, batch: Any, bodies: Iterable[Block]) -> dict[Hash, int]:
+        new: dict[Hash, int] = {}
+        for block in bodies:
+            header = block.header
+            if header.height > self.head.height and header.hash not in self._bodies and header.hash not in new:
+                chain.put_block(batch, block)
+                new[header.hash] = header.height
+        return new
+
+    def body(self, block_hash: Hash) -> Block | None:
+        """Returns a stored block, committed or not."""
+        header = chain.read_header(self._database, block_hash)
+        return None if header is None else chain.read_block(self._database, header)
+
+    def uncommitted_bodies(self) -> Mapping[Hash, int]:
+        """Returns hash -> height of the blocks that are stored and not committed."""
+        return dict(self._bodies)
+
+    # The newest state
+
+    def get(self, state_key: bytes, /) -> bytes | None:
+        """Returns the value under a state key after the head, or None."""
+        return self._view.state(state_key)
+
+    # The chain
+
+    def header_at(self, height: int) -> Header | None:
+        """Returns the header of a committed height, None above the head."""
+        if not 0 <= height <= self.head.height:
+            return None
+        if height == self.head.height:
+            return self.head
+        return chain.need_header(self._database, chain.read_commit(self._database, height)[0])
+
+    def block_at(self, height: int) -> Block | None:
+        """Returns the block of a committed height, None above the head."""
+        header = self.header_at(height)
+        return None if header is None else chain.read_block(self._database, header)
+
+    def block_by_hash(self, block_hash: Hash) -> Block | None:
+        """Returns a committed block, None for others."""
+        height = self.height_of(block_hash)
+        return None if height is None else self.block_at(height)
+
+    def height_of(self, block_hash: Hash) -> int | None:
+        """Returns the height of a committed block, None for others."""
+        header = chain.read_header(self._database, block_hash)
+        if header is None or header.height > self.head.height:
+            return None
+        committed = chain.read_commit(self._database, header.height)[0]
+        return header.height if committed == block_hash else None
+
+    def certificate_at(self, height: int) -> Certificate | None:
+        """Returns the certificate of a committed height; None for height 0 and above the head."""
+        if not 0 < height <= self.head.height:
+            return None
+        return chain.read_commit(self._database, height)[1]
+
+    def receipts_at(self, height: int) -> tuple[Receipt, ...]:
+        """Returns the receipts of a committed height, in block order; raises Rejected("height_unknown")."""
+        return tuple(chain.decode_receipt(height, data) for data in self.receipt_bytes_at(height))
+
+    def receipt_bytes_at(self, height: int) -> tuple[bytes, ...]:
+        """Returns the encoded receipts of a committed height; raises Rejected("height_unknown")."""
+        self._check_committed(height)
+        return chain.read_receipts(self._database, height)
+
+    def receipt_at(self, height: int, index: int) -> Receipt | None:
+        """Returns one receipt without decoding the others, None beyond the last."""
+        receipts = self.receipt_bytes_at(height)
+        return chain.decode_receipt(height, receipts[index]) if 0 <= index < len(receipts) else None
+
+    def transaction_at(self, height: int, index: int) -> bytes | None:
+        """Returns the wire bytes of one transaction without proving its whole block, None beyond the last."""
+        self._check_committed(height)
+        block_hash, _ = chain.read_commit(self._database, height)
+        return chain.read_wire(self._database, height, block_hash, index)
+
+    def locate(self, tx_id: bytes) -> tuple[int, int] | None:
+        """Returns (height, index) of a committed transaction, or None."""
+        place = chain.read_place_of(self._database, TxId(tx_id))
+        return None if place is None or place[0] > self.head.height else place
+
+    def account_transactions(
+        self, address: bytes, before: tuple[int, int] | None, limit: int
+    ) -> tuple[tuple[int, int], ...]:
+        """Returns places (height, index) of transactions that touched an account, newest first, at most 1000.
+
+        `before` is the last place of the page before. The index begins at `accounts_indexed_from`. Raises
+        Rejected("index_off") without one.
+        """
+        if self.accounts_indexed_from is None:
+            raise Rejected("index_off", "this node keeps no index of accounts' transactions: ask another")
+        end = (self.head.height + 1, 0)
+        found: list[tuple[int, int]] = []
+        for place in chain.places_of_account(self._database, Address(address), min(before or end, end)):
+            if len(found) >= min(limit, ACCOUNT_TRANSACTIONS_MAX):
+                break
+            found.append(place)
+        return tuple(found)
+
+    def validators_at(self, height: int) -> ValidatorSet:
+        """Returns the set in force at a height, at most the one after the head; raises Rejected("height_unknown")."""
+        if height == self.head.height + 1:
+            return self.validators
+        header = self.header_at(height)
+        if header is None:
+            raise self._unknown(height)
+        return self._set(header.validators_hash)
+
+    # States of kept heights
+
+    @property
+    def oldest_state_height(self) -> int:
+        """The lowest height whose state can still be read and proved."""
+        return self._pruner.oldest
+
+    def get_at(self, height: int, state_key: bytes) -> bytes | None:
+        """Returns the value under a state key at a height; raises Rejected("height_pruned"), ("height_unknown")."""
+        with viewing(self._database) as view:
+            self._check_kept(height)
+            return read(view, height, sha256(state_key))
+
+    def prove(self, height: int, state_key: bytes) -> Proof:
+        """Returns the proof of what a state key has at a height; raises as `get_at` does."""
+        with viewing(self._database) as view:
+            self._check_kept(height)
+            return prove(view, height, sha256(state_key))
+
+    # Upkeep
+
+    def prune(self) -> Slices[int]:
+        """Forgets states beyond `keep_heights`; returns how many rows went. Safe in a worker thread."""
+        return self._pruner.prune(self.head.height)
+
+    @property
+    def heights_to_prune(self) -> int:
+        """How many heights `prune` would forget."""
+        return self._pruner.behind(self.head.height)
+
+    def reclaim_due(self, *, idle: bool) -> bool:
+        """Whether enough of the database is waste for `reclaim`; an idle node does it sooner."""
+        return self._pruner.reclaim_due(idle=idle)
+
+    def reclaim(self) -> None:
+        """Gets the space of deleted and overwritten records back. For a worker thread: takes seconds."""
+        self._pruner.reclaim()
+
+    # Shared
+
+    def _set(self, validators_hash: Hash) -> ValidatorSet:
+        known = self._sets.get(validators_hash)
+        if known is None:
+            known = self._sets[validators_hash] = chain.read_validators(self._database, validators_hash)
+        return known
+
+    def _unknown(self, height: int) -> Rejected:
+        return Rejected(
+            "height_unknown", f"height {height} is not committed; the head is {self.head.height}", {"height": height}
+        )
+
+    def _check_committed(self, height: int) -> None:
+        if not 0 <= height <= self.head.height:
+            raise self._unknown(height)
+
+    def _check_kept(self, height: int) -> None:
+        self._check_committed(height)
+        oldest = self._pruner.oldest
+        if height < oldest:
+            raise Rejected(
+                "height_pruned",
+                f"the state of height {height} is no longer kept; the oldest is {oldest}: ask an archive node",
+                {"oldest_state_height": oldest},
+            )
