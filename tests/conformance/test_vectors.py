@@ -1,4 +1,4 @@
-"""The published test vectors hold in both directions: what they say encodes to their bytes, and reads back from them."""
+"""The published test vectors hold both ways: what they say encodes to their bytes, and reads back from them."""
 
 import json
 from pathlib import Path
