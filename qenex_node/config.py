@@ -258,6 +258,16 @@ class StorageSection:
         high=2**40,
     )
     index_accounts: bool = _key(True, "Whether an account's transactions can be listed.")
+    cache_bytes: int = _key(
+        64 * MIB, "What the database keeps of its files in memory.", unit="bytes", low=MIB, high=64 * GIB
+    )
+    write_buffer_bytes: int = _key(
+        16 * MIB,
+        "What the database collects in memory before it makes a file of it; it takes up to twice that.",
+        unit="bytes",
+        low=MIB,
+        high=GIB,
+    )
     min_free_bytes: int = _key(
         512 * MIB, "Free disk space below which the node stops voting.", unit="bytes", low=16 * MIB, high=2**50
     )

@@ -86,6 +86,7 @@ _CODES: Final[dict[str, ExitCode]] = {
     "store_damaged": ExitCode.STORE_DAMAGED,
     "store_unclean": ExitCode.STORE_DAMAGED,
     "store_missing": ExitCode.HOME,
+    "store_incomplete": ExitCode.HOME,
     "store_exists": ExitCode.HOME,
     "storage_failed": ExitCode.DISK_ERROR,
     "store_locked": ExitCode.STORE_LOCKED,

@@ -20,7 +20,13 @@ def store_options(config: Config) -> StoreOptions:
     # The database's library is needed by those who open one, not by everyone who reads a configuration.
     from state.store import StoreOptions
 
-    return StoreOptions(keep_heights=config.storage.keep_heights or None, index_accounts=config.storage.index_accounts)
+    section = config.storage
+    return StoreOptions(
+        keep_heights=section.keep_heights or None,
+        index_accounts=section.index_accounts,
+        cache_bytes=section.cache_bytes,
+        write_buffer_bytes=section.write_buffer_bytes,
+    )
 
 
 def mempool_limits(config: Config) -> MempoolLimits:
