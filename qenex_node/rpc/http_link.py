@@ -183,6 +183,7 @@ class HttpLink:
     async def _refuse(self, status: int, kind: ErrorKind, refusal: Refusal) -> None:
         """Answers with an error, and closes such that the client can read it although it may still be sending."""
         self._shared.metrics.dropped(refusal.reason)
+        self._shared.connections.hold(self._connection, 0)
         await self._send(self._http.answer(status, _body(kind, refusal.reason, refusal.message), CLOSE))
         with trio.move_on_after(LINGER_S):
             await self._stream.send_eof()

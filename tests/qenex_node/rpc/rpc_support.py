@@ -160,9 +160,7 @@ class FakeNode:
 
     def consensus_state(self):
         change = ViewChangeInfo(3, 0, 1, 1_700_000_000_000, ("no progress for 1000 ms",))
-        return ConsensusInfo(
-            4, 1, "prepare", "v1", bytes(32), ("v0",), (), ("v3",), 4, (("progress", 800),), (change,)
-        )
+        return ConsensusInfo(4, 1, "prepare", "v1", bytes(32), ("v0",), (), ("v3",), 4, (("progress", 800),), (change,))
 
     def evidence(self, after, limit):
         return [info for info in self.found if info.number > after][:limit]
