@@ -13,7 +13,7 @@ from typing import Any
 
 from qenex_node.cards import Card
 from qenex_node.homes import GENESIS_FILE_BYTES_MAX, read_json, write_json
-from state.errors import JsonValue, Rejected
+from state.errors import DecodeError, JsonValue, Rejected
 from state.genesis import Genesis
 from state.types import ValidatorSet
 
@@ -43,8 +43,11 @@ class Founding:
 
     def with_card(self, card: Card) -> Founding:
         """Returns this with one more validator; raises Rejected if its name or a key is taken."""
-        members = [*self.genesis.validators.validators, card.validator]
-        genesis = replace(self.genesis, validators=ValidatorSet.of(members))
+        try:
+            members = ValidatorSet.of([*self.genesis.validators.validators, card.validator])
+        except DecodeError as error:
+            raise Rejected("genesis_invalid", f"{card.validator.name} cannot be added: {error.message}") from None
+        genesis = replace(self.genesis, validators=members)
         return Founding.of(genesis, (*self.cards, card))
 
     def to_json(self) -> dict[str, JsonValue]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -193,16 +193,12 @@ def _found(directory: Path, plan: Plan, seed: str, time_ms: int, ports: Sequence
 def _write_bulk_accounts(path: Path, seed: str, count: int) -> StateFile | None:
     if count == 0:
         return None
+    from state.ledger.account import Account, account_key
     from state.store import write_state_file
 
-    return write_state_file(path, _bulk_accounts(seed, count))
-
-
-def _bulk_accounts(seed: str, count: int) -> Iterator[GenesisAccount]:
-    """Yields the bulk accounts in order of address."""
-    addresses = sorted(bulk_key(seed, index).address for index in range(count))
-    for address in addresses:
-        yield GenesisAccount(address, ((NATIVE, BULK_AMOUNT),))
+    keys = sorted((account_key(bulk_key(seed, index).address) for index in range(count)), key=sha256)
+    value = Account.holding({NATIVE: BULK_AMOUNT}).encode()
+    return write_state_file(path, ((key, value) for key in keys))
 
 
 def _homes(directory: Path, plan: Plan, seed: str, ports: Sequence[NodePorts]) -> tuple[NetworkNode, ...]:
@@ -241,7 +237,7 @@ def _homes(directory: Path, plan: Plan, seed: str, ports: Sequence[NodePorts]) -
 
 def _databases(directory: Path, genesis: Genesis, nodes: Sequence[NetworkNode]) -> None:
     """Gives each home the chain: the database is built in the first and copied to the others."""
-    from state.store.files import copy_store
+    from state.store import copy_store
 
     first: Path | None = None
     for node in nodes:
