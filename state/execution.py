@@ -195,7 +195,7 @@ class Executor:
                 if draft.misfit(tx) is not None:
                     misfits += 1
                     continue
-                draft.add(tx)
+                yield from draft.add(tx)
             except Rejected as error:
                 if skipped is not None:
                     skipped(tx, error)
@@ -214,7 +214,7 @@ class Executor:
             try:
                 misfit = draft.misfit(tx)
                 if misfit is None:
-                    draft.add(tx)
+                    yield from draft.add(tx)
             except Rejected as error:
                 rule = _RULE_OF_CODE.get(error.code, "operation")
                 raise _invalid(rule, f"transaction {place}: {error}") from error
@@ -273,9 +273,9 @@ class _Draft:
             return "count"
         return None
 
-    def add(self, tx: Transaction) -> None:
+    def add(self, tx: Transaction) -> Slices[None]:
         """Applies a transaction that fits; raises Rejected if it may not enter."""
-        receipt = self.run.apply(tx)
+        receipt = yield from self.run.apply_in_slices(tx)
         self.transactions.append(tx)
         self.bytes_left -= len(tx.wire)
         self.units_left -= receipt.units

@@ -7,7 +7,9 @@ fee, and happens whole or not at all.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from state import slices
 from state.errors import InvariantError, Rejected
 from state.hashing import TAG_ADDRESS, tagged
 from state.ledger.account import Account
@@ -15,7 +17,7 @@ from state.ledger.context import BlockView, Context
 from state.ledger.entry import FeePrice, authorised_accounts, check_deadline, check_fee, check_next_in_sequence
 from state.ledger.overlay import Changes, Overlay, StateReader
 from state.ledger.plugin import OperationFailed
-from state.ledger.receipt import OK, Event, Receipt
+from state.ledger.receipt import OK, Receipt
 from state.ledger.registry import Parsed, ParsedOperation, Registry
 from state.slices import Slices
 from state.transaction import Transaction
@@ -23,6 +25,9 @@ from state.types import Address, Amount
 
 FEE_POOL = Address(tagged(TAG_ADDRESS, b"fees"))
 """Where fees go. No policy encodes to these four bytes, so no keys can act for it."""
+
+_HEAVY_UNITS: Final = 128
+"""An operation from this weight on is a slice of its own: the heaviest takes about 5 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,10 @@ class BlockRun:
 
     def apply(self, tx: Transaction) -> Receipt:
         """Applies a transaction whose signatures were proved; raises Rejected if it may not enter the block."""
+        return slices.run(self.apply_in_slices(tx))
+
+    def apply_in_slices(self, tx: Transaction) -> Slices[Receipt]:
+        """The same, with a pause after each heavy operation. What was begun must be ended or the run be dropped."""
         parsed = self._registry.parse(tx)
         check_deadline(tx, self.environment.time_ms)
         overlay = self.overlay
@@ -80,8 +89,8 @@ class BlockRun:
         check_next_in_sequence(tx, account)
         if len(tx.authorisations) == 1 and account.policy is None and parsed.born[0]:
             # The one authorisation is the sender's: the usual case, cut short.
-            return self._apply(tx, parsed, (tx.sender,))
-        return self._apply(tx, parsed, authorised_accounts(tx, parsed, overlay.peek))
+            return (yield from self._apply(tx, parsed, (tx.sender,)))
+        return (yield from self._apply(tx, parsed, authorised_accounts(tx, parsed, overlay.peek)))
 
     def simulate(self, tx: Transaction, *, unsigned: bool) -> Receipt:
         """Applies a transaction without regard to its place in its lane.
@@ -97,9 +106,9 @@ class BlockRun:
             authorised = tuple(dict.fromkeys(named))
         else:
             authorised = authorised_accounts(tx, parsed, self.overlay.peek)
-        return self._apply(tx, parsed, authorised)
+        return slices.run(self._apply(tx, parsed, authorised))
 
-    def _apply(self, tx: Transaction, parsed: Parsed, authorised: tuple[Address, ...]) -> Receipt:
+    def _apply(self, tx: Transaction, parsed: Parsed, authorised: tuple[Address, ...]) -> Slices[Receipt]:
         overlay, context = self.overlay, self.context
         fee = self._price(parsed.units)
         if fee:
@@ -111,9 +120,12 @@ class BlockRun:
         overlay.journal.clear()
         context.begin_transaction(tx.sender, authorised)
         code = OK
+        heavy = parsed.units >= _HEAVY_UNITS
         try:
             for operation in parsed.operations:
                 self._operate(operation, authorised)
+                if heavy and operation.rules.units(operation.values) >= _HEAVY_UNITS:
+                    yield
             for plugin, hook in self._end_hooks:
                 context.enter(plugin)
                 hook(context)
@@ -123,11 +135,14 @@ class BlockRun:
         except Rejected as error:
             raise InvariantError(f"plug-in {context.plugin.name} let a rejection through: {error}") from error
         events, touched = context.end_transaction()
-        none: tuple[Event, ...] = ()
-        receipt = Receipt(tx.id, code, parsed.units, Amount(fee), events if code == OK else none)
+        if code == OK:
+            touched_by = tuple(dict.fromkeys((*authorised, *touched)))
+        else:
+            events, touched_by = (), authorised
+        receipt = Receipt(tx.id, code, parsed.units, Amount(fee), events)
         self.receipts.append(receipt)
         self.receipt_bytes.append(receipt.encode())
-        self.touched.append(tuple(dict.fromkeys((*authorised, *touched))) if code == OK else authorised)
+        self.touched.append(touched_by)
         self.units_used += parsed.units
         return receipt
 

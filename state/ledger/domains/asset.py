@@ -30,7 +30,7 @@ NAMESPACE = "issuer"
 
 _DECIMALS = IntegerType(DECIMALS_MAX + 1)
 _FLAGS = IntegerType(FLAGS_KNOWN + 1)
-_SLICE_ACCOUNTS = 1024
+_SLICE_ACCOUNTS = 512
 
 _ISSUE = record(
     ("code", ASSET_CODE, "the new asset's code, which nobody has used"),
