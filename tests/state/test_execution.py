@@ -9,6 +9,7 @@ from state.block import Block
 from state.errors import InvariantError, Rejected
 from state.execution import Executor
 from state.hashing import sha256
+from state.ledger import Environment
 from state.ledger.account import account_key
 from state.tree.hashes import root_of
 from tests.state.ledger.world import PROPOSER, World, key, pay, pay_all
@@ -247,3 +248,36 @@ def test_an_account_that_is_not_changed_is_not_written():
     executed = w.build(w.tx(ANN, pay(BOB.address, 10), pay(ANN.address, 10, source=BOB.address), signers=[BOB]))
     assert executed.receipts[0].ok
     assert set(executed.changes) == {account_key(ANN.address)}
+
+
+def slices_of(work):
+    count = 0
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return count, end.value
+        count += 1
+
+
+def test_long_work_pauses_at_least_once_for_each_128_units():
+    w = world()
+    transactions = [w.tx(ANN, pay(CEM.address, 1)) for _ in range(1000)]
+    count, executed = slices_of(w.executor.build(w.head.time_ms + 1, transactions, PROPOSER, lambda: False))
+    assert len(executed.transactions) == 1000
+    assert count >= executed.block.header.units_used // 128
+
+
+def test_a_heavy_transaction_pauses_after_each_of_its_operations():
+    w = world()
+    heavy = w.tx(ANN, *[pay_all([(CEM.address, 1)] * 128)] * 7)
+    run = w.ledger.begin_block(w.executor.state, Environment(1, w.head.time_ms + 1))
+    count, receipt = slices_of(run.apply_in_slices(heavy))
+    assert (count, receipt.code) == (7, "ok")
+
+
+def test_a_heavy_transaction_that_fails_late_is_undone_whole():
+    w = world()
+    heavy = w.tx(ANN, *[pay_all([(CEM.address, 1)] * 128)] * 8)
+    assert w.codes(heavy) == ["balance_insufficient"]
+    assert (w.available(ANN.address), w.available(CEM.address)) == (1000, 0)
