@@ -52,10 +52,10 @@ class Pruner:
         """
         rows = 0
         for height in range(self.oldest + 1, self.oldest + 1 + self.behind(head)):
-            rows += yield from self._forget_before(height)
+            rows += yield from self.forget_before(height)
         return rows
 
-    def _forget_before(self, height: int) -> Slices[int]:
+    def forget_before(self, height: int) -> Slices[int]:
         """Deletes the rows that no version from `height` on references: the state before it is gone then.
 
         Reads of that state are refused first; those that have begun see the database as it was then.

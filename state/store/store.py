@@ -95,7 +95,6 @@ class PreparedCommit:
     def write(self) -> None:
         """Writes it, atomically and synced; raises StorageFailed, upon which nothing of it is there."""
         self.database.write(self.batch)
-        self.batch.clear()
         self.written = True
 
 
@@ -105,11 +104,11 @@ class Store:
 
     def __init__(self, database: Database, genesis: Genesis, ledger: Ledger, options: StoreOptions) -> None:
         """Use `open` or `create`."""
-        self._database = database
+        self.database = database
         self._genesis_hash = genesis.hash
         self._options = options
         self._sets: dict[Hash, ValidatorSet] = {}
-        self._check_format(genesis)
+        check_format(database, genesis)
         height, block_hash = chain.read_head(database)
         self.head: Header = chain.need_header(database, block_hash)
         self.head_certificate: Certificate | None = self._check_head(height)
@@ -122,6 +121,8 @@ class Store:
         self._bodies = chain.stored_bodies(database, self.head.height)
         self._bodies.pop(block_hash, None)
         self.accounts_indexed_from: int | None = self._prepare_index()
+        # Growing a batch of some MiB anew for each block costs 10 ms of page faults; a used one keeps its memory.
+        self._spare_batch: Any = None
 
     @classmethod
     def create(
@@ -182,31 +183,17 @@ class Store:
         """Closes the database; waits for a `reclaim` that is under way."""
         self._pruner.stop()
         self._view.close()
-        self._database.close()
+        self.database.close()
 
     # What is checked at opening
-
-    def _check_format(self, genesis: Genesis) -> None:
-        content = self._database.get(META_FORMAT)
-        if content is None:
-            raise Rejected(
-                "store_incomplete", f"the making of {self._database.path} was broken off: remove it and make it again"
-            )
-        version = decode(content, bytes_max=16)
-        if version != FORMAT_VERSION:
-            raise Rejected(
-                "version_unknown", f"the database has format {version!r}; this node reads format {FORMAT_VERSION}"
-            )
-        if self._database.need(META_CHAIN) != genesis.hash:
-            raise Rejected("wrong_chain", f"{self._database.path} is the database of a chain with another genesis")
 
     def _check_head(self, height: int) -> Certificate | None:
         """Proves the head's block and certificate."""
         header = self.head
         if header.height != height:
             raise Damaged("the record of the head", "names a block of another height")
-        chain.read_block(self._database, header)
-        committed, certificate = chain.read_commit(self._database, height)
+        chain.read_block(self.database, header)
+        committed, certificate = chain.read_commit(self.database, height)
         if committed != header.hash:
             raise Damaged(f"the record of height {height}", "is of another block than the head")
         if certificate is None:
@@ -243,7 +230,7 @@ class Store:
 
     def _prepare_index(self) -> int | None:
         """Returns the first height of the account index, None without one, after switching it on or off."""
-        database = self._database
+        database = self.database
         content = database.get(META_INDEX)
         if content is not None and self._options.index_accounts:
             return int.from_bytes(content, "big")
@@ -274,7 +261,8 @@ class Store:
             raise InvariantError(f"block {header.height} does not follow the head {self.head.height}")
         if certificate.kind != VOTE_COMMIT or certificate.block_hash != block_hash:
             raise InvariantError(f"block {header.height} was to be committed with the certificate of another block")
-        batch = self._database.batch()
+        batch, self._spare_batch = self._spare_batch or self.database.batch(), None
+        batch.clear()
         if block_hash not in self._bodies:
             chain.put_block(batch, executed.block)
             yield
@@ -291,7 +279,7 @@ class Store:
         chain.put_head(batch, header, certificate)
         batch.put(*garbage_record(self._pruner.garbage + garbage))
         gone = tuple([lost for lost, _ in dropped])
-        return PreparedCommit(header, certificate, executed.validators_next, gone, garbage, self._database, batch)
+        return PreparedCommit(header, certificate, executed.validators_next, gone, garbage, self.database, batch)
 
     def _put_indexes(self, batch: Any, height: int, executed: ExecutedBlock) -> Slices[None]:
         put = batch.put
@@ -334,10 +322,12 @@ class Store:
         header = prepared.header
         if not prepared.written or header.parent_hash != self.head.hash:
             raise InvariantError(f"the head was to move to block {header.height}, which is not written or not its next")
-        view, self._view = self._view, self._database.view()
+        view, self._view = self._view, self.database.view()
         view.close()
         for block_hash in (header.hash, *prepared.dropped):
             self._bodies.pop(block_hash, None)
+        prepared.batch.clear()
+        self._spare_batch = prepared.batch
         self.head = header
         self.head_certificate = prepared.certificate
         self.validators = prepared.validators_next
@@ -365,12 +355,12 @@ class Store:
         A body that is stored already, or of a height that is committed, is not written.
         """
         with self._votes.lock:
-            batch = self._database.batch()
+            batch = self.database.batch()
             checks = self._votes.stage(batch, votes) if votes.puts or votes.deletes else None
             bodies = self._put_bodies(batch, votes.bodies)
             if checks is None and not bodies:
                 return
-            self._database.write(batch)
+            self.database.write(batch)
             if checks is not None:
                 self._votes.written(checks)
             self._bodies.update(bodies)
@@ -390,8 +380,8 @@ class Store:
 
     def body(self, block_hash: Hash) -> Block | None:
         """Returns a stored block, committed or not."""
-        header = chain.read_header(self._database, block_hash)
-        return None if header is None else chain.read_block(self._database, header)
+        header = chain.read_header(self.database, block_hash)
+        return None if header is None else chain.read_block(self.database, header)
 
     def uncommitted_bodies(self) -> Mapping[Hash, int]:
         """Returns hash -> height of the blocks that are stored and not committed."""
@@ -411,12 +401,12 @@ class Store:
             return None
         if height == self.head.height:
             return self.head
-        return chain.need_header(self._database, chain.read_commit(self._database, height)[0])
+        return chain.need_header(self.database, chain.read_commit(self.database, height)[0])
 
     def block_at(self, height: int) -> Block | None:
         """Returns the block of a committed height, None above the head."""
         header = self.header_at(height)
-        return None if header is None else chain.read_block(self._database, header)
+        return None if header is None else chain.read_block(self.database, header)
 
     def block_by_hash(self, block_hash: Hash) -> Block | None:
         """Returns a committed block, None for others."""
@@ -425,17 +415,17 @@ class Store:
 
     def height_of(self, block_hash: Hash) -> int | None:
         """Returns the height of a committed block, None for others."""
-        header = chain.read_header(self._database, block_hash)
+        header = chain.read_header(self.database, block_hash)
         if header is None or header.height > self.head.height:
             return None
-        committed = chain.read_commit(self._database, header.height)[0]
+        committed = chain.read_commit(self.database, header.height)[0]
         return header.height if committed == block_hash else None
 
     def certificate_at(self, height: int) -> Certificate | None:
         """Returns the certificate of a committed height; None for height 0 and above the head."""
         if not 0 < height <= self.head.height:
             return None
-        return chain.read_commit(self._database, height)[1]
+        return chain.read_commit(self.database, height)[1]
 
     def receipts_at(self, height: int) -> tuple[Receipt, ...]:
         """Returns the receipts of a committed height, in block order; raises Rejected("height_unknown")."""
@@ -444,7 +434,7 @@ class Store:
     def receipt_bytes_at(self, height: int) -> tuple[bytes, ...]:
         """Returns the encoded receipts of a committed height; raises Rejected("height_unknown")."""
         self._check_committed(height)
-        return chain.read_receipts(self._database, height)
+        return chain.read_receipts(self.database, height)
 
     def receipt_at(self, height: int, index: int) -> Receipt | None:
         """Returns one receipt without decoding the others, None beyond the last."""
@@ -454,12 +444,12 @@ class Store:
     def transaction_at(self, height: int, index: int) -> bytes | None:
         """Returns the wire bytes of one transaction without proving its whole block, None beyond the last."""
         self._check_committed(height)
-        block_hash, _ = chain.read_commit(self._database, height)
-        return chain.read_wire(self._database, height, block_hash, index)
+        block_hash, _ = chain.read_commit(self.database, height)
+        return chain.read_wire(self.database, height, block_hash, index)
 
     def locate(self, tx_id: bytes) -> tuple[int, int] | None:
         """Returns (height, index) of a committed transaction, or None."""
-        place = chain.read_place_of(self._database, TxId(tx_id))
+        place = chain.read_place_of(self.database, TxId(tx_id))
         return None if place is None or place[0] > self.head.height else place
 
     def account_transactions(
@@ -474,7 +464,7 @@ class Store:
             raise Rejected("index_off", "this node keeps no index of accounts' transactions: ask another")
         end = (self.head.height + 1, 0)
         found: list[tuple[int, int]] = []
-        for place in chain.places_of_account(self._database, Address(address), min(before or end, end)):
+        for place in chain.places_of_account(self.database, Address(address), min(before or end, end)):
             if len(found) >= min(limit, ACCOUNT_TRANSACTIONS_MAX):
                 break
             found.append(place)
@@ -498,13 +488,13 @@ class Store:
 
     def get_at(self, height: int, state_key: bytes) -> bytes | None:
         """Returns the value under a state key at a height; raises Rejected("height_pruned"), ("height_unknown")."""
-        with viewing(self._database) as view:
+        with viewing(self.database) as view:
             self._check_kept(height)
             return read(view, height, sha256(state_key))
 
     def prove(self, height: int, state_key: bytes) -> Proof:
         """Returns the proof of what a state key has at a height; raises as `get_at` does."""
-        with viewing(self._database) as view:
+        with viewing(self.database) as view:
             self._check_kept(height)
             return prove(view, height, sha256(state_key))
 
@@ -532,7 +522,7 @@ class Store:
     def _set(self, validators_hash: Hash) -> ValidatorSet:
         known = self._sets.get(validators_hash)
         if known is None:
-            known = self._sets[validators_hash] = chain.read_validators(self._database, validators_hash)
+            known = self._sets[validators_hash] = chain.read_validators(self.database, validators_hash)
         return known
 
     def _unknown(self, height: int) -> Rejected:
@@ -553,3 +543,20 @@ class Store:
                 f"the state of height {height} is no longer kept; the oldest is {oldest}: ask an archive node",
                 {"oldest_state_height": oldest},
             )
+
+
+def check_format(database: Database, genesis: Genesis) -> None:
+    """Raises Rejected: "store_incomplete", "version_unknown", "wrong_chain".
+
+    The version is looked at first: another format may keep anything else in another way.
+    """
+    content = database.get(META_FORMAT)
+    if content is None:
+        raise Rejected("store_incomplete", f"the making of {database.path} was broken off: remove it and make it again")
+    version = decode(content, bytes_max=16)
+    if version != FORMAT_VERSION:
+        raise Rejected(
+            "version_unknown", f"the database has format {version!r}; this node reads format {FORMAT_VERSION}"
+        )
+    if database.need(META_CHAIN) != genesis.hash:
+        raise Rejected("wrong_chain", f"{database.path} is the database of a chain with another genesis")
