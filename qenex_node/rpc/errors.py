@@ -82,7 +82,7 @@ _KIND_OF_REASON: Final = {
     "mempool_full": BUSY,
     "account_limit": BUSY,
     "height_pruned": HEIGHT_PRUNED,
-    "height_ahead": HEIGHT_AHEAD,
+    "height_unknown": HEIGHT_AHEAD,
     "not_found": NOT_FOUND,
     "index_off": SWITCHED_OFF,
     "not_ready": NOT_READY,

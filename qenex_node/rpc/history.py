@@ -12,8 +12,9 @@ from qenex_node.rpc.errors import NOT_FOUND, RpcError
 from qenex_node.rpc.render import Json
 from qenex_node.rpc.view import NodeView
 from state.block import Block
+from state.errors import InvariantError
 from state.ledger.receipt import Receipt
-from state.transaction import Transaction, decode_transaction
+from state.transaction import decode_transaction
 
 SLICE_S: Final = 0.002
 
@@ -36,20 +37,26 @@ def receipt_at(node: NodeView, height: int, index: int) -> Receipt:
     recent = node.feed.recent(height)
     if recent is not None:
         return Receipt.decode(recent.receipt_bytes[index])
-    return node.store.receipts_at(height)[index]
+    receipt = node.store.receipt_at(height, index)
+    if receipt is None:
+        raise InvariantError(f"height {height} has no receipt {index}")
+    return receipt
 
 
 def receipts_at(node: NodeView, height: int, start: int, end: int) -> list[Receipt]:
     """Returns the receipts from index `start` up to `end` of a committed height."""
     recent = node.feed.recent(height)
-    if recent is not None:
-        return [Receipt.decode(data) for data in recent.receipt_bytes[start:end]]
-    return list(node.store.receipts_at(height)[start:end])
+    encoded = node.store.receipt_bytes_at(height) if recent is None else recent.receipt_bytes
+    return [Receipt.decode(data) for data in encoded[start:end]]
 
 
-def transaction_at(node: NodeView, height: int, index: int) -> Transaction:
-    """Returns a committed transaction."""
-    return decode_transaction(block_at(node, height).transactions[index], node.context)
+def wire_at(node: NodeView, height: int, index: int) -> bytes:
+    """Returns the wire bytes of a committed transaction."""
+    recent = node.feed.recent(height)
+    wire = node.store.transaction_at(height, index) if recent is None else recent.block.transactions[index]
+    if wire is None:
+        raise InvariantError(f"height {height} has no transaction {index}")
+    return wire
 
 
 def committed_transaction(node: NodeView, height: int, index: int, wire: bytes, receipt: Receipt) -> Json:

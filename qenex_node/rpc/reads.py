@@ -37,8 +37,18 @@ class ChainReads(Protocol):
     def certificate_at(self, height: int) -> Certificate | None:
         """Returns the certificate of a height; height 0 has none."""
 
-    def receipts_at(self, height: int) -> Sequence[Receipt]:
-        """Returns the receipts of a height, one for each transaction."""
+    @property
+    def accounts_indexed_from(self) -> int | None:
+        """The first height of the account index, None where none is kept."""
+
+    def transaction_at(self, height: int, index: int) -> bytes | None:
+        """Returns the wire bytes of one transaction of a committed height, None beyond the last."""
+
+    def receipt_at(self, height: int, index: int) -> Receipt | None:
+        """Returns one receipt of a committed height, None beyond the last."""
+
+    def receipt_bytes_at(self, height: int) -> Sequence[bytes]:
+        """Returns the encoded receipts of a committed height."""
 
     def locate(self, tx_id: bytes) -> tuple[int, int] | None:
         """Returns height and index of a committed transaction."""

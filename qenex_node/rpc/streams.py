@@ -30,14 +30,25 @@ STATUS_INTERVAL_S: Final = 0.2
 _dumps: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 SendBlock = Callable[[Subscription, int], Awaitable[None]]
+Skip = Callable[[int, int], int]
 
 
-async def _follow(node: NodeView, limits: RpcLimits, subscription: Subscription, height: int, send: SendBlock) -> None:
-    """Calls `send` for each height from `height` on, once each, in order, for ever."""
+def _no_skip(height: int, head_height: int) -> int:
+    return height
+
+
+async def _follow(
+    node: NodeView, limits: RpcLimits, subscription: Subscription, height: int, send: SendBlock, skip: Skip = _no_skip
+) -> None:
+    """Calls `send` for each height from `height` on, once each, in order, for ever.
+
+    `skip(height, head height)` returns the next height that has something to send.
+    """
     live = False
     while True:
         seen = node.feed.count
         head_height = node.store.head.height
+        height = skip(height, head_height)
         if height > head_height:
             live = True
             await node.feed.wait_beyond(seen)
@@ -101,8 +112,13 @@ def transactions(node: NodeView, limits: RpcLimits, account: bytes | None, from_
             }
             await subscription.tell(_dumps(event))
 
+    def skip(height: int, head_height: int) -> int:
+        if account is None or height > head_height or node.feed.recent(height) is not None:
+            return height
+        return _next_indexed(node, account, height, head_height)
+
     async def stream(subscription: Subscription) -> None:
-        await _follow(node, limits, subscription, start, send)
+        await _follow(node, limits, subscription, start, send, skip)
 
     return stream
 
@@ -119,6 +135,7 @@ def _indexes(node: NodeView, height: int, account: bytes | None) -> list[int]:
 
 
 def _indexed(node: NodeView, height: int, account: bytes) -> Iterator[int]:
+    """Yields which transactions of a block the index lists for an account, last one first."""
     before = (height + 1, 0)
     while True:
         places = node.store.account_transactions(account, before, TRANSACTIONS_PER_EVENT)
@@ -129,6 +146,32 @@ def _indexed(node: NodeView, height: int, account: bytes) -> Iterator[int]:
         if len(places) < TRANSACTIONS_PER_EVENT:
             return
         before = places[-1]
+
+
+def _next_indexed(node: NodeView, account: bytes, height: int, head_height: int) -> int:
+    """Returns the first height from `height` on that the index lists for an account; beyond the head if none is.
+
+    The index is read backwards only: a window that doubles finds where something is, and halving it finds the first.
+    """
+
+    def any_within(size: int) -> bool:
+        places = node.store.account_transactions(account, (height + size, 0), 1)
+        return bool(places) and places[0][0] >= height
+
+    window = 64
+    while not any_within(window):
+        height += window
+        if height > head_height:
+            return head_height + 1
+        window *= 2
+    while window > 1:
+        half = window // 2
+        if any_within(half):
+            window = half
+        else:
+            height += half
+            window -= half
+    return height
 
 
 def evidence(node: NodeView, from_height: int | None) -> Stream:

@@ -36,8 +36,7 @@ def subscribe(call: Call, channel: str, account: bytes | None, from_height: int 
         if channel != EVIDENCE and from_height != node.store.head.height + 1:
             check_height(node.store, from_height)
         if channel == TRANSACTIONS and account is not None:
-            # Replaying an account reads its index: where there is none, this says so at once.
-            node.store.account_transactions(account, None, 1)
+            _check_index(node.store.accounts_indexed_from, from_height)
     stream: Stream
     if channel == BLOCKS:
         stream = streams.blocks(node, limits, from_height)
@@ -48,6 +47,14 @@ def subscribe(call: Call, channel: str, account: bytes | None, from_height: int 
     else:
         stream = streams.status(node)
     return {"subscription": session.subscribe(channel, stream), "head_height": node.store.head.height}
+
+
+def _check_index(indexed_from: int | None, from_height: int) -> None:
+    """Raises RpcError(SWITCHED_OFF) where a replay of an account would miss something."""
+    if indexed_from is None or from_height < indexed_from:
+        message = "this node does not list accounts' transactions from that height on: ask another"
+        data: dict[str, JsonValue] = {"feature": "account_index", "indexed_from": indexed_from}
+        raise RpcError(SWITCHED_OFF, message, data, reason="index_off")
 
 
 def _misplaced(param: str, message: str) -> RpcError:

@@ -35,6 +35,7 @@ from qenex_node.rpc.view import (
     WaitOutcome,
 )
 from state.errors import JsonValue
+from state.transaction import decode_transaction
 from state.types import TxId
 
 ACCEPTED: Final = "accepted"
@@ -145,7 +146,7 @@ def get_transaction(call: Call, tx_id: bytes) -> JsonValue:
             answer["transaction"] = render.transaction(node.ledger, entry.tx)
         return answer
     height, index = place
-    tx = history.transaction_at(node, height, index)
+    tx = decode_transaction(history.wire_at(node, height, index), node.context)
     return {
         "id": hexed(tx_id),
         "status": COMMITTED,
@@ -177,14 +178,14 @@ async def get_transactions(
     for height, index in places:
         receipt = history.receipt_at(node, height, index)
         if verbosity == "full":
-            wire = history.block_at(node, height).transactions[index]
+            wire = history.wire_at(node, height, index)
             transactions.append(history.committed_transaction(node, height, index, wire, receipt))
         else:
             transactions.append({"height": height, "index": index, "id": hexed(receipt.id), "code": receipt.code})
         await pauses.pause()
     last = places[-1] if len(places) == limit else None
     following: JsonValue = None if last is None else {"height": last[0], "index": last[1]}
-    return {"transactions": transactions, "next": following}
+    return {"transactions": transactions, "next": following, "indexed_from": node.store.accounts_indexed_from}
 
 
 ID: Final = Param("id", HASH, "the transaction's id")
@@ -286,9 +287,11 @@ METHODS: Final = (
             "transactions",
             schemas.fields(
                 transactions={"type": "array"},
-                next=schemas.nullable(schemas.fields(height=schemas.NUMBER, index=schemas.NUMBER)),
+                next=schemas.nullable(schemas.PLACE_SCHEMA),
+                indexed_from=schemas.NUMBER,
             ),
-            "`next` is the place to give as `before` for the next page, null on the last.",
+            "`next` is the place to give as `before` for the next page, null on the last. The node's index begins at "
+            "the height `indexed_from`.",
         ),
         errors=(SWITCHED_OFF,),
         example=(EXAMPLE_ADDRESS,),

@@ -56,7 +56,7 @@ class ChainWorld(World):
         self.states = [dict(self.state)]
         self.places: dict[bytes, tuple[int, int]] = {}
         self.oldest_state_height = 0
-        self.index_on = True
+        self.accounts_indexed_from: int | None = 0
         self.reads: Counter[str] = Counter()
 
     def commit(self, executed):
@@ -82,14 +82,21 @@ class ChainWorld(World):
     def certificate_at(self, height):
         return None if height == 0 else certificate(self.headers[height])
 
-    def receipts_at(self, height):
-        return () if height == 0 else tuple(map(Receipt.decode, self.executed[height].receipt_bytes))
+    def receipt_bytes_at(self, height):
+        return () if height == 0 else self.executed[height].receipt_bytes
+
+    def receipt_at(self, height, index):
+        return Receipt.decode(self.receipt_bytes_at(height)[index])
+
+    def transaction_at(self, height, index):
+        return self.executed[height].block.transactions[index]
 
     def locate(self, tx_id):
         return self.places.get(tx_id)
 
     def account_transactions(self, address, before, limit):
-        if not self.index_on:
+        self.reads["account_transactions"] += 1
+        if self.accounts_indexed_from is None:
             raise Rejected("index_off", "this node keeps no account index")
         places = [
             (height, index)

@@ -278,6 +278,38 @@ def test_subscriptions_are_bounded_for_each_connection_and_in_all():
     run(main)
 
 
+def test_a_replay_of_a_quiet_account_does_not_read_every_block():
+    async def main():
+        async with serving() as service:
+            node, socket = service.node, await service.socket()
+            for height in range(1, 301):
+                node.commit(transfer(node, ANN, CEM if height in (7, 150, 151, 290) else BOB), in_feed=False)
+            await socket.call("qenex_subscribe", channel="transactions", account=to_text(CEM.address), from_height=0)
+            assert [event["height"] for event in await events(socket, 4)] == [7, 150, 151, 290]
+            await trio.testing.wait_all_tasks_blocked()
+            assert node.world.reads["account_transactions"] < 80
+            assert node.world.reads["block_at"] == 4
+
+    run(main)
+
+
+def test_a_replay_that_the_index_does_not_reach_is_refused():
+    async def main():
+        async with serving() as service:
+            node, socket = service.node, await service.socket()
+            for _ in range(5):
+                node.commit(transfer(node, ANN, CEM))
+            node.world.accounts_indexed_from = 4
+            named = {"channel": "transactions", "account": to_text(CEM.address)}
+            with pytest.raises(RpcFailure) as caught:
+                await socket.call("qenex_subscribe", **named, from_height=3)
+            assert (caught.value.reason, caught.value.data["indexed_from"]) == ("index_off", 4)
+            await socket.call("qenex_subscribe", **named, from_height=4)
+            assert [event["height"] for event in await events(socket, 2)] == [4, 5]
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("params", "code", "reason"),
     [
@@ -291,7 +323,7 @@ def test_subscriptions_are_bounded_for_each_connection_and_in_all():
 def test_a_wrong_subscription_is_refused(params, code, reason):
     async def main():
         node = FakeNode()
-        node.world.index_on = False
+        node.world.accounts_indexed_from = None
         async with serving(node) as service:
             socket = await service.socket()
             with pytest.raises(RpcFailure) as caught:
