@@ -338,7 +338,7 @@ class Genesis:
 
 
 def _json_balances(entry: Mapping[str, str]) -> tuple[tuple[AssetCode, Amount], ...]:
-    if any(not amount.isdecimal() for amount in entry.values()):
+    if any(not (amount.isascii() and amount.isdecimal()) for amount in entry.values()):
         raise ValueError("amounts are decimal strings of base units")
     return tuple(sorted((AssetCode(code), Amount(int(amount))) for code, amount in entry.items()))
 
