@@ -20,6 +20,8 @@ from devnet.processes import NodeProcess
 from qenex_node.testnet import Network, NetworkNode
 from state.errors import Rejected
 
+CLOCK_OFFSET_VARIABLE: Final = "QENEX_DEVNET_CLOCK_OFFSET_MS"
+
 Command = Callable[[NetworkNode], tuple[str, ...]]
 
 
@@ -47,6 +49,7 @@ class Member:
     state: State = State.NEW
     exit_code: int | None = None
     killing: bool = False
+    clock_offset_ms: int = 0
 
     @property
     def pid(self) -> int | None:
@@ -81,14 +84,18 @@ class Fleet:
         network: Network,
         *,
         command: Command = start_command,
-        environments: Mapping[str, Mapping[str, str]] | None = None,
+        clock_offsets_ms: Mapping[str, int] | None = None,
     ) -> None:
-        """Takes the network, how a node is run, and what stands in the environment of which node besides."""
+        """Takes the network, how a node is run, and by how much which node's clock is set apart from the machine's.
+
+        Raises Rejected("node_unknown") for the clock of a node that there is not.
+        """
         self.network = network
         self._command = command
-        self._environments = environments or {}
         self.members = {node.name: Member(node) for node in network.nodes}
         self._published = False
+        for name, offset_ms in (clock_offsets_ms or {}).items():
+            self.member(name).clock_offset_ms = offset_ms
 
     def member(self, name: str) -> Member:
         """Returns a node by name; raises Rejected("node_unknown")."""
@@ -114,7 +121,8 @@ class Fleet:
         if member.state in ALIVE:
             raise Rejected("node_running", f"{name} runs already as process {member.pid}")
         log = member.node.home / LOG_FILE
-        member.process = NodeProcess(self._command(member.node), log, self._environments.get(name))
+        environment = {CLOCK_OFFSET_VARIABLE: str(member.clock_offset_ms)} if member.clock_offset_ms else {}
+        member.process = NodeProcess(self._command(member.node), log, environment)
         member.state, member.exit_code, member.killing = State.RUNNING, None, False
         self._update()
         return member
@@ -123,9 +131,9 @@ class Fleet:
         """Asks a node to end cleanly; a paused one is let run for that."""
         member, process = self._running(name)
         paused = member.state is State.PAUSED
-        process.signal(signal.SIGTERM)
+        process.send(signal.SIGTERM)
         if paused:
-            process.signal_all(signal.SIGCONT)
+            process.send_to_all(signal.SIGCONT)
         member.state = State.STOPPING
         return member
 
@@ -133,14 +141,14 @@ class Fleet:
         """Ends a node at once, as a power failure would end the process."""
         member, process = self._running(name)
         member.killing = True
-        process.signal_all(signal.SIGKILL)
+        process.send_to_all(signal.SIGKILL)
         return member
 
     def pause(self, name: str) -> Member:
         """Stops a node in its tracks; it keeps its connections and says nothing."""
         member, process = self._running(name)
         if member.state is State.RUNNING:
-            process.signal_all(signal.SIGSTOP)
+            process.send_to_all(signal.SIGSTOP)
             member.state = State.PAUSED
         return member
 
@@ -149,14 +157,14 @@ class Fleet:
         member, process = self._running(name)
         if member.state is not State.PAUSED:
             raise Rejected("node_not_paused", f"{name} is not paused")
-        process.signal_all(signal.SIGCONT)
+        process.send_to_all(signal.SIGCONT)
         member.state = State.RUNNING
         return member
 
     def reload(self, name: str) -> None:
         """Has a running node read its configuration again."""
         _, process = self._running(name)
-        process.signal(signal.SIGHUP)
+        process.send(signal.SIGHUP)
 
     def _running(self, name: str) -> tuple[Member, NodeProcess]:
         member = self.member(name)

@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,29 +29,75 @@ from qenex_node.testnet import (
     read_testnet,
 )
 from state.errors import Rejected
+from state.genesis import ChainParameters
 
 TESTNET_FILE: Final = "testnet.json"
 CHAIN_ID: Final = "qenex-devnet"
-VALIDATORS_MIN: Final = 4
-VALIDATORS_MAX: Final = 16
+VALIDATORS_DEFAULT: Final = 4
+ACCOUNTS_DEFAULT: Final = 1_000
 _MAKING: Final = ".making"
 _OURS: Final = (TESTNET_FILE, NETWORK_FILE, SOCKET_FILE, "genesis.json", "genesis.state", "accounts", _MAKING)
 _NODE_FOLDER: Final = re.compile(r"(validator|full)-[0-9]{2}\Z")
 
 
-def prepare(home: Path, plan: Plan, *, fresh: bool = False, base_port: int | None = None) -> Network:
-    """Returns the network in `home` with ports that are free now, made by `plan` if there is none.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What network is wanted. None is what the home has, or the default where there is none yet.
 
-    Raises Rejected("devnet_differs") if the network there is not of this plan, Rejected("home_exists") if the
-    directory holds other things, Rejected("port_in_use").
+    `parameters` and `config` (which all nodes' configurations start from) count for a new network only.
+    """
+
+    validators: int | None = None
+    full_nodes: int | None = None
+    accounts: int | None = None
+    seed: str | None = None
+    parameters: ChainParameters = field(default_factory=ChainParameters)
+    config: Config = field(default_factory=Config)
+
+    def plan(self) -> Plan:
+        """Returns the plan of a new network."""
+        return Plan(
+            validators=VALIDATORS_DEFAULT if self.validators is None else self.validators,
+            full_nodes=self.full_nodes or 0,
+            accounts=ACCOUNTS_DEFAULT if self.accounts is None else self.accounts,
+            seed=self.seed,
+            chain_id=CHAIN_ID,
+            parameters=self.parameters,
+            config=self.config,
+        )
+
+    def check(self, network: Network) -> None:
+        """Raises Rejected("devnet_differs") if `network` is another one: asking for that is a mistake to be told."""
+        full_nodes = sum(node.role == "full" for node in network.nodes)
+        differences = [
+            f"{what} {wanted}, but there it is {has}"
+            for what, wanted, has in (
+                ("--validators", self.validators, len(network.nodes) - full_nodes),
+                ("--full-nodes", self.full_nodes, full_nodes),
+                ("--seed", self.seed, network.seed),
+                ("--accounts", self.accounts, network.bulk_accounts),
+            )
+            if wanted is not None and wanted != has
+        ]
+        if differences:
+            raise Rejected(
+                "devnet_differs", f"{network.directory} holds another network ({'; '.join(differences)}): see --fresh"
+            )
+
+
+def prepare(home: Path, wish: Wish, *, fresh: bool = False, base_port: int | None = None) -> Network:
+    """Returns the network in `home` with ports that are free now, made as wished if there is none.
+
+    Raises Rejected("devnet_differs") if the network there is another one, Rejected("home_exists") if the directory
+    holds other things, Rejected("port_in_use").
     """
     if fresh:
         wipe(home)
     if (home / TESTNET_FILE).is_file():
         network = read_testnet(home)
-        _check_plan(network, plan)
+        wish.check(network)
         return _with_usable_ports(network, base_port)
-    return _make(home, plan, base_port)
+    return _make(home, wish.plan(), base_port)
 
 
 def wipe(home: Path) -> None:
@@ -70,13 +116,10 @@ def wipe(home: Path) -> None:
 def _make(home: Path, plan: Plan, base_port: int | None) -> Network:
     """Makes the network aside and moves it in, testnet.json last: an interrupted attempt leaves nothing half made."""
     making = home / _MAKING
-    foreign = (
-        [entry.name for entry in home.iterdir() if entry.name not in (LOCK_FILE, _MAKING)] if home.is_dir() else []
-    )
+    home.mkdir(parents=True, exist_ok=True)
+    foreign = [entry.name for entry in home.iterdir() if entry.name not in (LOCK_FILE, _MAKING)]
     if foreign:
-        raise Rejected(
-            "home_exists", f"{home} holds no network but {min(foreign)}: choose another --home, or try --fresh"
-        )
+        raise Rejected("home_exists", f"{home} holds no network but {min(foreign)}: choose another --home")
     if making.exists():
         shutil.rmtree(making)
     count = plan.validators + plan.full_nodes
@@ -87,25 +130,6 @@ def _make(home: Path, plan: Plan, base_port: int | None) -> Network:
         entry.rename(home / entry.name)
     making.rmdir()
     return read_testnet(home)
-
-
-def _check_plan(network: Network, plan: Plan) -> None:
-    """A network is resumed as it is; asking for another one by the same command is a mistake that must be told."""
-    validators = sum(node.role == "validator" for node in network.nodes)
-    differences = [
-        f"{what} {wanted}, there {has}"
-        for what, wanted, has in (
-            ("--validators", plan.validators, validators),
-            ("--seed", plan.seed, network.seed),
-            ("--accounts", plan.accounts, network.bulk_accounts),
-        )
-        if wanted is not None and wanted != has
-    ]
-    if differences:
-        raise Rejected(
-            "devnet_differs",
-            f"{network.directory} holds another network (asked {'; '.join(differences)}): --fresh replaces it",
-        )
 
 
 def _with_usable_ports(network: Network, base_port: int | None) -> Network:

@@ -80,11 +80,11 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             return None
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Sends it a signal, unless it was seen to end: its id may be another's by then."""
         self._process.send_signal(number)
 
-    def signal_all(self, number: signal.Signals) -> None:
+    def send_to_all(self, number: signal.Signals) -> None:
         """Sends a signal to it and to every process that it started."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, number)

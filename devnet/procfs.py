@@ -1,4 +1,4 @@
-"""What the system says of a process: CPU time and memory, with all its descendants. Elsewhere than on Linux: nothing."""
+"""What the system says of a process: CPU time and memory, with all its descendants. Elsewhere than Linux: nothing."""
 
 from __future__ import annotations
 

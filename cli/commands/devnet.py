@@ -1,0 +1,149 @@
+"""`qenex devnet`: a network on this machine to run, load and break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from cli import output
+from cli.settings import Settings
+
+HOME_DEFAULT: Final = ".devnet"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set_home(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.ensure_object(Settings).home_given = value.expanduser()
+
+
+def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Settings).json = True
+
+
+def _options(command: F) -> F:
+    """Adds --home, which has another default here than elsewhere, and --json."""
+    command = click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        expose_value=False,
+        callback=_set_home,
+        help=f"The network's directory [default: {HOME_DEFAULT}].",
+    )(command)
+    return click.option(
+        "--json", is_flag=True, is_eager=True, expose_value=False, callback=_set_json, help="Answer in JSON."
+    )(command)
+
+
+def _home(settings: Settings) -> Path:
+    return settings.home_given or Path(HOME_DEFAULT)
+
+
+@click.group("devnet")
+def command() -> None:
+    """Run, load and break a network on this machine. Its keys are NOT ENCRYPTED: for tests only."""
+
+
+def _offset(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    offsets: dict[str, int] = {}
+    for value in values:
+        name, separator, ms = value.partition("=")
+        if not separator or not ms.removeprefix("-").isdecimal():
+            raise click.BadParameter(f"{value!r} is not NAME=MS")
+        offsets[name] = int(ms)
+    return offsets
+
+
+@command.command("up")
+@click.option("--validators", type=click.IntRange(4, 16), help="Validators [default: 4, or as the home has them].")
+@click.option("--full-nodes", type=click.IntRange(0, 64), help="Full nodes [default: none, or as the home has them].")
+@click.option("--fresh", is_flag=True, help="Throw away the network in the home and make a new one.")
+@click.option("--seed", help="Make the same keys and genesis each time [default: random ones].")
+@click.option("--base-port", type=click.IntRange(1, 65_535), help="The first port, three a node [default: free ones].")
+@click.option(
+    "--accounts",
+    type=click.IntRange(0, 10_000_000),
+    help="Funded accounts for load, beside the named ones [default: 1000, or as the home has them].",
+)
+@click.option(
+    "--clock-offset",
+    "clock_offsets",
+    multiple=True,
+    metavar="NAME=MS",
+    callback=_offset,
+    help="Set a node's clock apart from the machine's; may be repeated.",
+)
+@_options
+@click.pass_obj
+def up(
+    settings: Settings,
+    validators: int | None,
+    full_nodes: int | None,
+    fresh: bool,
+    seed: str | None,
+    base_port: int | None,
+    accounts: int | None,
+    clock_offsets: dict[str, int],
+) -> None:
+    """Start a network in the foreground; Ctrl-C stops all of it.
+
+    The first run makes it, later ones resume its chain. `devnet.json` in the home says where the nodes answer. With
+    --json, one event a line. A node that ends is not started again: see `qenex devnet node`.
+    """
+    from devnet.fleet import Fleet
+    from devnet.launcher import launch
+    from devnet.prepare import Wish, prepare
+    from devnet.show import make_show
+
+    home = _home(settings)
+    wish = Wish(validators=validators, full_nodes=full_nodes, accounts=accounts, seed=seed)
+
+    def make_fleet() -> Fleet:
+        return Fleet(prepare(home, wish, fresh=fresh, base_port=base_port), clock_offsets_ms=clock_offsets)
+
+    launch(home, make_fleet, make_show(f"QENEX devnet in {home}", settings.json))
+
+
+@command.group("node")
+def node() -> None:
+    """Break single nodes of a running network, and bring them back."""
+
+
+def _node_command(op: str, summary: str, *, needs_name: bool = True) -> None:
+    @node.command(op, help=summary)
+    @click.argument("name", required=needs_name)
+    @_options
+    @click.pass_obj
+    def run(settings: Settings, name: str | None) -> None:
+        from devnet.control import ask
+
+        told = ask(_home(settings), op, name=name or "")
+        output.answer(settings, told, output.fields(told))
+
+
+_node_command("stop", "Let a node end cleanly (SIGTERM).")
+_node_command("kill", "End a node at once (SIGKILL).")
+_node_command("pause", "Stop a node in its tracks (SIGSTOP).")
+_node_command("resume", "Let a paused node go on (SIGCONT).")
+_node_command("start", "Start a node that ended.")
+_node_command("add", "Add a further full node, permitted by all others, and start it.", needs_name=False)
+
+
+@node.command("list")
+@_options
+@click.pass_obj
+def list_nodes(settings: Settings) -> None:
+    """Show the nodes of a running network."""
+    from devnet.control import ask
+
+    nodes = ask(_home(settings), "nodes")["nodes"]
+    if settings.json:
+        output.answer(settings, nodes)
+        return
+    columns = ("name", "state", "pid", "height", "view", "primary", "peers", "ready")
+    output.table("Nodes", columns, [[entry[column] for column in columns] for entry in nodes])
