@@ -81,7 +81,7 @@ BAD = [
     ("19 decimals", change(["assets", 0, "decimals"], 19)),
     ("an amount as number", change(["accounts", 0, "balances", "QNX"], 5)),
     ("a negative amount", change(["accounts", 0, "balances", "QNX"], "-5")),
-    ("an amount in other digits", change(["accounts", 0, "balances", "QNX"], "٥")),
+    ("an amount in other digits", change(["accounts", 0, "balances", "QNX"], "\u0665")),
     ("an undefined asset", change(["accounts", 0, "balances", "USD"], "5")),
     ("a supply beyond 128 bits", change(["accounts", 0, "balances", "EUR"], str(2**128 - 1))),
     ("a mistyped address", change(["accounts", 0, "address"], to_text(ANN.address)[:-1] + "q")),
