@@ -245,6 +245,13 @@ class MempoolSection:
     sequence_ahead_max: int = _key(
         1024, "How far a sequence may run ahead of the first that its lane lacks.", low=1, high=1_000_000
     )
+    queue_bytes_max: int = _key(
+        32 * MIB,
+        "What may wait for its signatures to be checked; further transactions are refused.",
+        unit="bytes",
+        low=MIB,
+        high=GIB,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,16 +291,6 @@ class LoggingSection:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifySection:
-    """How signatures of submitted transactions are checked."""
-
-    workers: int = _key(0, "Worker processes for it; 0 checks them in the node's own process.", high=64)
-    queue_bytes_max: int = _key(
-        32 * MIB, "What may wait for it; further transactions are refused.", unit="bytes", low=MIB, high=GIB
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """A whole configuration; every section and key has a default."""
 
@@ -306,7 +303,6 @@ class Config:
     mempool: MempoolSection = MempoolSection()
     storage: StorageSection = StorageSection()
     logging: LoggingSection = LoggingSection()
-    verify: VerifySection = VerifySection()
 
     @property
     def peers(self) -> tuple[PeerEntry, ...]:

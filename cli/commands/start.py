@@ -19,8 +19,6 @@ def command(settings: Settings, passphrase_file: Path | None, passphrase_fd: int
     It runs in the foreground, logs to standard error, and ends cleanly on SIGTERM or Ctrl-C. SIGHUP reads the
     configuration again.
     """
-    import trio
-
     from qenex_node import logs
     from qenex_node.health import check_disk
     from qenex_node.homes import open_home, read_keys
@@ -33,6 +31,6 @@ def command(settings: Settings, passphrase_file: Path | None, passphrase_fd: int
     said = node_home.config.logging
     undo = logs.setup(said.format, said.level, node=node_home.config.node.name)
     try:
-        trio.run(run_node, node_home, keys)
+        run_node(node_home, keys)
     finally:
         undo()
