@@ -19,18 +19,20 @@ def command(settings: Settings, passphrase_file: Path | None, passphrase_fd: int
     It runs in the foreground, logs to standard error, and ends cleanly on SIGTERM or Ctrl-C. SIGHUP reads the
     configuration again.
     """
-    from qenex_node import logs
-    from qenex_node.health import check_disk
     from qenex_node.homes import open_home, read_keys
-    from qenex_node.node import run_node
-    from state.store import free_bytes
 
     node_home = open_home(settings.home)
-    check_disk(free_bytes(node_home.home.path), node_home.config.storage.min_free_bytes)
     keys = read_keys(node_home, passphrase_of(passphrase_file, passphrase_fd))
+
+    # The node is loaded once all that a person gets wrong most often is right: those answers come at once.
+    import trio
+
+    from qenex_node import logs
+    from qenex_node.node import run_node
+
     said = node_home.config.logging
     undo = logs.setup(said.format, said.level, node=node_home.config.node.name)
     try:
-        run_node(node_home, keys)
+        trio.run(run_node, node_home, keys)
     finally:
         undo()
