@@ -104,6 +104,10 @@ class Network:
         peers = sorted(self._peers.values(), key=lambda peer: (peer.name, peer.id))
         return tuple(peer.snapshot(now, self._permissions.conduct(peer.id).score(now)) for peer in peers)
 
+    def connected(self) -> tuple[Peer, ...]:
+        """Returns the connected peers, in the order in which they came."""
+        return tuple(self._peers.values())
+
     def peer(self, peer_id: NodeId) -> Peer | None:
         """Returns the connected peer with this id, if any."""
         return self._peers.get(peer_id)

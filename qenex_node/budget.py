@@ -1,7 +1,8 @@
 """How large a block the primary proposes: by the time that blocks take from proposal to commit, not by a fixed count.
 
 The slowest of a quorum decides how long a block takes, so the measure is the whole way to the commit. Growth is slow
-and shrinking quick, as in TCP's congestion avoidance (RFC 5681 section 3.1): additive increase, multiplicative decrease.
+and shrinking quick, as in TCP's congestion avoidance (RFC 5681 section 3.1): additive increase, multiplicative
+decrease.
 Local policy only: a block of any size within the chain's parameters is valid.
 """
 

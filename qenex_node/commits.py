@@ -17,6 +17,7 @@ import trio
 from qenex_node import metrics as m
 from qenex_node.fates import Fates
 from qenex_node.gossip import Gossip
+from qenex_node.leftout import LeftOut
 from qenex_node.mempool import Mempool, Removed
 from qenex_node.metrics import Metrics
 from qenex_node.pace import Pace, drive
@@ -45,6 +46,7 @@ class Commits:
         gossip: Gossip,
         fates: Fates,
         feed: Feed,
+        left_out: LeftOut,
         metrics: Metrics,
         now_ms: Callable[[], int],
     ) -> None:
@@ -56,6 +58,7 @@ class Commits:
         self._gossip = gossip
         self._fates = fates
         self._feed = feed
+        self._left_out = left_out
         self._metrics = metrics
         self._now_ms = now_ms
         self._lock = trio.Lock()
@@ -119,6 +122,7 @@ class Commits:
         now_ms = self._now_ms()
         removed = self._mempool.committed(executed.transactions, header.time_ms)
         gone = [*removed.committed, *removed.stale, *removed.expired]
+        self._left_out.committed(removed.committed)
         self._gossip.settled([tx.wire_hash for tx in executed.transactions])
         self._gossip.settled([entry.tx.wire_hash for entry in gone])
         ids = [tx.id for tx in executed.transactions]
@@ -126,7 +130,7 @@ class Commits:
         self._gossip.acknowledgements.forget(entry.tx.id for entry in gone)
         self._fates.settled(ids)
         self._fates.settled(entry.tx.id for entry in (*removed.stale, *removed.expired))
-        self._feed.committed(CommittedBlock(executed.block, certificate, executed.receipts, executed.touched))
+        self._feed.committed(CommittedBlock(executed.block, certificate, executed.receipt_bytes, executed.touched))
         self._count(executed, removed, way, now_ms)
         self.on_committed(executed, certificate)
 

@@ -1,11 +1,12 @@
 """How transactions come in and get around: admission, passing on, acknowledgements, and fetching what is missing.
 
 Theory of operation. Everything that arrives, from clients and from peers, goes through one queue that one task empties
-in slices: hash, look whether it is known, decode, ask the ledger whether it can ever enter, prove the signatures, put it
-into the mempool. So each signature is proved once, off the path of consensus messages, and a flood waits in a bounded
-queue. A new transaction is pushed at once to the direct peers that its sender does not serve itself; what arrives while
-a batch is admitted leaves with the next. Validators acknowledge what they hold, by which `accepted` is answered. What has
-waited for long is announced by hash, ever more rarely, so that what a crash or a full queue swallowed still gets around.
+in slices: hash, look whether it is known, decode, ask the ledger whether it can ever enter, prove the signatures, put
+it into the mempool. So each signature is proved once, off the path of consensus messages, and a flood waits in a
+bounded queue. A new transaction is pushed at once to the direct peers that its sender does not serve itself; what
+arrives while a batch is admitted leaves with the next. Validators acknowledge what they hold, by which `accepted` is
+answered. What has waited for long is announced by hash, ever more rarely, so that what a crash or a full queue
+swallowed still gets around.
 
 A proposal may name transactions that are not here: they are fetched past the mempool's bounds, for that block alone.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,21 +27,22 @@ from p2p.limits import POINTS_REJECTED
 from p2p.network import Network
 from p2p.peer import Peer
 from p2p.wire import Kind, batches
+from qenex_node import metrics as m
 from qenex_node.fates import Fates
 from qenex_node.mempool import Acknowledgements, Added, Mempool
+from qenex_node.metrics import Reading
 from qenex_node.pace import Pace
 from state.codec import encode, expect_array, expect_blob, expect_bytes, expect_tuple
 from state.errors import Rejected
 from state.hashing import TAG_POSSESSION
 from state.keys import verify_ed25519
 from state.ledger import Ledger
-from state.ledger.ledger import StateReader
+from state.ledger.overlay import StateReader
 from state.transaction import Transaction, decode_transaction, verify_signatures, wire_hash_of
 from state.types import ChainContext, TxId, ValidatorSet, WireHash
 
 logger = logging.getLogger("qenex.gossip")
 
-ARRIVALS_BYTES_MAX: Final = 32 * 1024 * 1024
 KNOWN_MAX: Final = 131_072
 HELD_IDS_MAX: Final = 8_000
 ANNOUNCE_FIRST_MS: Final = 500
@@ -95,7 +97,7 @@ class Gossip:
         *,
         context: ChainContext,
         ledger: Ledger,
-        reader: StateReader,
+        reader: Callable[[], StateReader],
         mempool: Mempool,
         fates: Fates,
         validators: Callable[[], ValidatorSet],
@@ -103,8 +105,13 @@ class Gossip:
         sign: Callable[[bytes], bytes],
         now_ms: Callable[[], int],
         on_work: Callable[[], None],
+        is_committed: Callable[[TxId], bool],
+        queue_bytes_max: int,
     ) -> None:
-        """Takes the node's parts; `network` is set before `run`. `on_work` is told when the mempool has new work."""
+        """Takes the node's parts; `network` is set before `run`. `on_work` is told when new work may have come.
+
+        `queue_bytes_max` bounds what waits for admission.
+        """
         self.network: Network
         self._context = context
         self._ledger = ledger
@@ -116,6 +123,8 @@ class Gossip:
         self._sign = sign
         self._now_ms = now_ms
         self._on_work = on_work
+        self._is_committed = is_committed
+        self._queue_bytes_max = queue_bytes_max
         self._arrivals: deque[_Arrival] = deque()
         self._arrivals_bytes = 0
         self._arrived = trio.Event()
@@ -124,7 +133,8 @@ class Gossip:
         self._wanted: dict[WireHash, Transaction | None] = {}
         self._wanted_changed = trio.Event()
         self.acknowledgements = Acknowledgements(KNOWN_MAX)
-        self.counters: dict[str, int] = {"admitted": 0, "rejected": 0, "known": 0, "dropped": 0}
+        self.admitted = {"client": 0, "peer": 0}
+        self.known = 0
         self.rejections: dict[str, int] = {}
 
     @property
@@ -143,7 +153,7 @@ class Gossip:
         size = sum(map(len, wires))
         if not wires:
             return []
-        if self._arrivals_bytes + size > ARRIVALS_BYTES_MAX:
+        if self._arrivals_bytes + size > self._queue_bytes_max:
             busy = Rejected("busy", "more transactions arrive than can be admitted: send again in a moment")
             return [busy] * len(wires)
         submission = Submission([None] * len(wires), len(wires))
@@ -159,10 +169,10 @@ class Gossip:
         for wire in wires:
             wire_hash = wire_hash_of(wire)
             if wire_hash in self._known and wire_hash not in self._wanted:
-                self.counters["known"] += 1
+                self.known += 1
                 continue
-            if self._arrivals_bytes + len(wire) > ARRIVALS_BYTES_MAX:
-                self.counters["dropped"] += 1
+            if self._arrivals_bytes + len(wire) > self._queue_bytes_max:
+                self._note_refusal("busy")
                 continue
             self._arrivals.append(_Arrival(wire, wire_hash, peer, None, 0))
             self._arrivals_bytes += len(wire)
@@ -219,8 +229,8 @@ class Gossip:
         """Sends the longest waiting transactions to all peers, whatever they have seen: the primary is suspected."""
         wires = [tx.wire for tx in self._mempool.candidates(limit)]
         for batch in batches(wires, kind=Kind.TRANSACTIONS):
-            for snapshot in self.network.peers():
-                self.network.send(snapshot.id, Kind.TRANSACTIONS, batch)
+            for peer in self.network.connected():
+                peer.send(Kind.TRANSACTIONS, batch)
 
     def settled(self, wire_hashes: Iterable[WireHash]) -> None:
         """Forgets what is committed or gone, and keeps its hash as known, so that it is not fetched again."""
@@ -228,7 +238,9 @@ class Gossip:
             self._announced.pop(wire_hash, None)
             self._know(wire_hash)
 
-    async def fetch(self, hashes: Sequence[WireHash], ask: Callable[[Sequence[bytes]], None]) -> dict[WireHash, Transaction]:
+    async def fetch(
+        self, hashes: Sequence[WireHash], ask: Callable[[Sequence[bytes]], None]
+    ) -> dict[WireHash, Transaction]:
         """Gets transactions that a proposal names and the mempool lacks; `ask` is called for what is missing.
 
         Waits until all are there: bounded by the caller, who cancels it when the proposal is of no use any more.
@@ -269,7 +281,6 @@ class Gossip:
     async def _admit_all(self) -> None:
         pace = Pace()
         batch = _Batch()
-        had_work = self._mempool.has_work()
         while self._arrivals:
             arrival = self._arrivals.popleft()
             self._arrivals_bytes -= len(arrival.wire)
@@ -279,40 +290,40 @@ class Gossip:
             if pace.tired:
                 self._pass_on(batch)
                 batch = _Batch()
-                if not had_work and self._mempool.has_work():
-                    had_work = True
-                    self._on_work()
+                self._on_work()
                 await pace.rest()
         self._pass_on(batch)
-        if not had_work and self._mempool.has_work():
-            self._on_work()
+        self._on_work()
 
     def _admit(self, arrival: _Arrival, batch: _Batch) -> Outcome:
         waiting = self._mempool.get(arrival.wire_hash)
         if waiting is not None:
-            self.counters["known"] += 1
+            self.known += 1
             self._acknowledge(arrival, waiting, batch)
             return waiting
         tx: Transaction | None = None
         try:
             tx = decode_transaction(arrival.wire, self._context)
             if arrival.wire_hash not in self._wanted:
-                self._ledger.admission(self._reader, tx, self._now_ms())
+                self._ledger.admission(self._reader(), tx, self._now_ms())
             verify_signatures(tx)
             if arrival.wire_hash in self._wanted:
                 self._wanted[arrival.wire_hash] = tx
                 changed, self._wanted_changed = self._wanted_changed, trio.Event()
                 changed.set()
-                self._ledger.admission(self._reader, tx, self._now_ms())
+                self._ledger.admission(self._reader(), tx, self._now_ms())
             added = self._mempool.add(tx, self._now_ms())
         except Rejected as error:
+            if tx is not None and self._is_committed(tx.id):
+                self._know(arrival.wire_hash)
+                return tx
             self._note_rejection(arrival, error)
             return error
         self._know(arrival.wire_hash)
         if not isinstance(added, Added):
             self._acknowledge(arrival, added.entry.tx, batch)
             return added.entry.tx
-        self.counters["admitted"] += 1
+        self.admitted["client" if arrival.peer is None else "peer"] += 1
         self.acknowledgements.follow(tx.id)
         if arrival.peer is None:
             batch.ours.append(tx)
@@ -326,8 +337,7 @@ class Gossip:
             batch.held.setdefault(arrival.peer.id, (arrival.peer, []))[1].append(tx.id)
 
     def _note_rejection(self, arrival: _Arrival, error: Rejected) -> None:
-        self.counters["rejected"] += 1
-        self.rejections[error.code] = self.rejections.get(error.code, 0) + 1
+        self._note_refusal(error.code)
         if arrival.peer is None:
             return
         # A correct peer proves form and signatures before it passes anything on; what the state says may differ.
@@ -338,6 +348,23 @@ class Gossip:
         else:
             self._know(arrival.wire_hash)
 
+    def _note_refusal(self, code: str) -> None:
+        self.rejections[code] = self.rejections.get(code, 0) + 1
+
+    def readings(self) -> Iterator[Reading]:
+        """Returns what is counted here, for the metrics."""
+        for origin, count in self.admitted.items():
+            yield m.MEMPOOL_ADMITTED, (origin,), count
+        yield m.MEMPOOL_KNOWN, (), self.known
+        for code, count in self.rejections.items():
+            yield m.MEMPOOL_REJECTED, (code,), count
+
+    def let_go(self, tx: Transaction) -> None:
+        """Forgets a transaction that the mempool let go of, and wakes those who wait for it."""
+        self.settled([tx.wire_hash])
+        self.acknowledgements.forget([tx.id])
+        self._fates.settled([tx.id])
+
     def _know(self, wire_hash: WireHash) -> None:
         self._known[wire_hash] = None
         if len(self._known) > KNOWN_MAX:
@@ -345,7 +372,7 @@ class Gossip:
 
     def _pass_on(self, batch: _Batch) -> None:
         network = self.network
-        peers = [peer for snapshot in network.direct_peers() if (peer := snapshot) is not None]
+        peers = network.connected()
         if batch.ours:
             self._push(peers, batch.ours)
         for source, transactions in batch.relayed.values():
@@ -396,5 +423,5 @@ class Gossip:
                 self._announced[tx.wire_hash] = waited_ms * ANNOUNCE_GROWTH
                 due.append(tx.wire_hash)
         for batch in batches(due, kind=Kind.TX_ANNOUNCE):
-            for peer in self.network.direct_peers():
+            for peer in self.network.connected():
                 peer.send(Kind.TX_ANNOUNCE, batch)

@@ -1,9 +1,9 @@
 """Block sync: a node that is behind fetches certified blocks in ranges from its peers, beside voting.
 
-A peer's claim of a height only makes it worth asking. What it sends counts after its certificate is proved against the
-validator set in force at that height; a peer that claims much and delivers nothing, or delivers what does not verify, is
-passed over for a while and counted against. Signatures of transactions are not proved again here: a quorum of
-validators, hence at least one correct one, has proved them before it voted. `qenex verify` proves them all.
+A peer's claim of a height only makes it worth asking. What it sends counts after its certificate is proved against
+the validator set in force at that height; a peer that claims much and delivers nothing, or delivers what does not
+verify, is passed over for a while and counted against. Signatures of transactions are not proved again here: a quorum
+of validators, hence at least one correct one, has proved them before it voted. `qenex verify` proves them all.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Chain(Protocol):
     @property
     def validators(self) -> ValidatorSet: ...
 
-    def block_at(self, height: int) -> Block: ...
+    def block_at(self, height: int) -> Block | None: ...
 
-    def certificate_at(self, height: int) -> Certificate: ...
+    def certificate_at(self, height: int) -> Certificate | None: ...
 
 
 CommitCertified = Callable[[Block, Certificate], Awaitable[None]]
@@ -93,7 +93,10 @@ class BlockSync:
         size = 0
         last = min(self._chain.head.height, start + min(count, RANGE_BLOCKS_MAX) - 1)
         for height in range(max(start, 1), last + 1):
-            item = (self._chain.block_at(height).encoded, self._chain.certificate_at(height).encode())
+            block, certificate = self._chain.block_at(height), self._chain.certificate_at(height)
+            if block is None or certificate is None:
+                break
+            item = (block.encoded, certificate.encode())
             size += len(item[0]) + len(item[1])
             if items and size > RANGE_BYTES_MAX:
                 break
@@ -203,4 +206,3 @@ def verify_commit(certificate: Certificate, genesis_hash: Hash, validators: Vali
     if certificate.kind != VOTE_COMMIT:
         raise Rejected("certificate_invalid", "a certificate of PREPAREs commits nothing")
     verify_certificate(certificate, genesis_hash, validators)
-

@@ -1,0 +1,507 @@
+"""Drives the consensus core: brings it messages, time and answers, and carries out what it asks for.
+
+The core decides everything about votes and views and does no I/O; this edge does I/O and decides nothing. Inputs go in
+one at a time. Effects are carried out in their order: what the core wants durable goes through the outbox, and every
+later send or commit waits for it there. Slow answers (building, validating, fetching) are tasks of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+from consensus.replica import Replica
+
+from consensus.interface import (
+    AskProposal,
+    AskValidation,
+    BodyAvailable,
+    Broadcast,
+    Commit,
+    Committed,
+    Complaint,
+    Effect,
+    Input,
+    KnownBlock,
+    NothingToPropose,
+    Outcome,
+    OwnVoteShown,
+    Persist,
+    Proposed,
+    PushTransactions,
+    Received,
+    Report,
+    ReportKind,
+    RequestBody,
+    RequestSync,
+    Send,
+    SetTimer,
+    Snapshot,
+    Tick,
+    Validated,
+    WorkChanged,
+)
+from consensus.messages import (
+    Decided,
+    Evidence,
+    Message,
+    PrePrepare,
+    Status,
+    ViewChange,
+    Vote,
+    decode_message,
+    encode_message,
+)
+from consensus.verify import verify_message
+from p2p.network import Network
+from p2p.peer import Peer
+from p2p.wire import Kind
+from qenex_node import metrics as m
+from qenex_node.commits import Commits
+from qenex_node.gossip import Gossip
+from qenex_node.journal import Journal
+from qenex_node.logs import Log
+from qenex_node.mempool import Mempool
+from qenex_node.metrics import Metrics
+from qenex_node.outbox import Outbox
+from qenex_node.proposals import Proposals, Verdict
+from qenex_node.rpc.feed import Feed
+from qenex_node.sync import BlockSync
+from state.block import Block
+from state.errors import Rejected
+from state.execution import ExecutedBlock
+from state.store import Store, VoteBatch
+from state.types import Certificate, ChainContext, Hash, Height, ValidatorSet
+
+log = Log("qenex.consensus")
+
+BODY_RETRY_SECONDS: Final = 0.5
+BODIES_FETCHED_MAX: Final = 4
+REACHABLE_SECONDS: Final = 3.0
+
+
+def monotonic_ms() -> int:
+    """Returns the event loop's clock in ms, which the core's timers run on."""
+    return round(trio.current_time() * 1000)
+
+
+@dataclass(slots=True, eq=False)
+class _OwnProposal:
+    block_hash: Hash
+    began: float
+
+
+class Driver:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        *,
+        context: ChainContext,
+        replica: Replica,
+        key: bytes | None,
+        store: Store,
+        mempool: Mempool,
+        gossip: Gossip,
+        commits: Commits,
+        proposals: Proposals,
+        sync: BlockSync,
+        feed: Feed,
+        journal: Journal,
+        metrics: Metrics,
+    ) -> None:
+        """Takes the core and the node's parts; `network` and `nursery` are set before the first input."""
+        self.network: Network
+        self.nursery: trio.Nursery
+        self.paused = False
+        self._context = context
+        self._replica = replica
+        self._key = key
+        self._store = store
+        self._mempool = mempool
+        self._gossip = gossip
+        self._commits = commits
+        self._proposals = proposals
+        self._sync = sync
+        self._feed = feed
+        self._journal = journal
+        self._metrics = metrics
+        self._inputs: deque[Input] = deque()
+        self._stepping = False
+        self._now_ms = -1
+        self._timer_at_ms: int | None = None
+        self._timer_changed = trio.Event()
+        self._outbox: Outbox[Persist] = Outbox(self._write)
+        self._fetched: dict[Hash, Block] = {}
+        self._wanted_bodies: dict[Hash, trio.CancelScope] = {}
+        self._validating: set[tuple[Hash, bool]] = set()
+        self._own: _OwnProposal | None = None
+        self._accepted_at: float | None = None
+        self._heard: dict[bytes, float] = {}
+        self._latest_votes: dict[bytes, tuple[tuple[int, int, int], bytes]] = {}
+        commits.on_committed = self._committed
+
+    # What others see
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The core as it stands."""
+        return self._replica.snapshot()
+
+    @property
+    def validators(self) -> ValidatorSet:
+        """The set in force at the height being decided."""
+        return self._store.validators
+
+    def latest_vote_seen(self, validator_key: bytes) -> bytes | None:
+        """Returns the newest vote or promise of a validator that this node has seen, for its greeting."""
+        known = self._latest_votes.get(validator_key)
+        return None if known is None else known[1]
+
+    def validators_reachable(self) -> int:
+        """Returns how many validators in force were heard of lately, this node included if it is one of them."""
+        since = trio.current_time() - REACHABLE_SECONDS
+        return sum(v.key == self._key or self._heard.get(v.key, -1.0) > since for v in self.validators.validators)
+
+    # Running
+
+    async def run(self) -> None:
+        """Writes, ticks and looks after the mempool until cancelled; raises InvariantError to halt the node."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._outbox.run)
+            nursery.start_soon(self._keep_time)
+
+    def feed_input(self, item: Input) -> None:
+        """Gives the core one input and carries out what it asks; inputs that arise meanwhile follow in order."""
+        self._inputs.append(item)
+        if self._stepping or self.paused:
+            return
+        self._stepping = True
+        try:
+            while self._inputs:
+                now_ms = monotonic_ms()
+                if now_ms > self._now_ms:
+                    self._now_ms = now_ms
+                    self._perform_all(self._replica.step(Tick(now_ms)))
+                self._perform_all(self._replica.step(self._inputs.popleft()))
+        finally:
+            self._stepping = False
+
+    def pause(self) -> None:
+        """Stops voting and everything else that writes; messages that come meanwhile are lost, and sent again later."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        self.paused = False
+        self.work_changed()
+
+    async def _keep_time(self) -> None:
+        while True:
+            changed, at_ms = self._timer_changed, self._timer_at_ms
+            seconds = 1.0 if at_ms is None else max(0.0, (at_ms - monotonic_ms()) / 1000)
+            with trio.move_on_after(seconds):
+                await changed.wait()
+                continue
+            if at_ms is not None and self._timer_at_ms == at_ms:
+                self._timer_at_ms = None
+            if not self.paused:
+                self.tick()
+
+    def tick(self) -> None:
+        """Tells the core the time."""
+        self._now_ms = max(self._now_ms, monotonic_ms())
+        self.feed_input(Tick(self._now_ms))
+
+    # What comes from peers
+
+    def on_connected(self, peer: Peer) -> None:
+        """Looks at the vote of ours that a new peer shows: one that is unknown here means that records are lost."""
+        if peer.vote_seen is None:
+            return
+        try:
+            message = decode_message(peer.vote_seen)
+            verify_message(message, self._context.genesis_hash, self._validators_at)
+        except Rejected:
+            return
+        if isinstance(message, Vote | ViewChange | PrePrepare) and self._is_ours(message):
+            self.feed_input(OwnVoteShown(message))
+
+    def _is_ours(self, message: Vote | ViewChange | PrePrepare) -> bool:
+        validators = self._validators_at(message.height)
+        return validators is not None and validators.validators[message.sender].key == self._key
+
+    def on_consensus(self, peer: Peer, body: bytes, raw: bytes) -> None:
+        """Takes a consensus message: proves it, passes it on, gives it to the core. Raises Rejected for a bad one."""
+        if self.paused:
+            return
+        try:
+            message = decode_message(body)
+            verify_message(message, self._context.genesis_hash, self._validators_at)
+        except Rejected as error:
+            if error.code == "validators_unknown":
+                return
+            self._metrics.add(m.CONSENSUS_MESSAGES, 1, "bad_signature")
+            raise
+        self.network.relay(Kind.CONSENSUS, raw, peer, after_transactions=isinstance(message, PrePrepare))
+        self._note(peer, message, body)
+        self._metrics.add(m.CONSENSUS_MESSAGES, 1, "taken")
+        self.feed_input(Received(message))
+
+    def _note(self, peer: Peer, message: Message, body: bytes) -> None:
+        """Keeps what greetings and block sync want to know of a message."""
+        if isinstance(message, Decided | Evidence):
+            return
+        key = self._sender_key(message.height, message.sender)
+        if key is None:
+            return
+        self._heard[key] = trio.current_time()
+        if isinstance(message, Status):
+            if key == peer.validator_key:
+                self._sync.note_height(peer, message.height - 1)
+        elif isinstance(message, Vote | ViewChange):
+            place = (message.height, message.view, int(message.kind))
+            if place >= self._latest_votes.get(key, ((0, 0, 0), b""))[0]:
+                self._latest_votes[key] = (place, body)
+
+    def _sender_key(self, height: int, sender: int) -> bytes | None:
+        validators = self._validators_at(Height(height))
+        return None if validators is None else validators.validators[sender].key
+
+    def _validators_at(self, height: Height) -> ValidatorSet | None:
+        head = self._store.head.height
+        if height > head:
+            return self._store.validators
+        try:
+            return self._store.validators_at(height)
+        except Rejected:
+            return None
+
+    def on_body_request(self, peer: Peer, block_hash: bytes) -> None:
+        """Sends a block that is here, committed or not."""
+        block = self._body_at_hand(Hash(block_hash)) or self._store.body(Hash(block_hash))
+        if block is not None:
+            peer.send(Kind.BODY, block.encoded)
+
+    def on_body(self, peer: Peer, body: bytes) -> None:
+        """Takes a block that was asked for; one that does not match its hash is the sender's fault."""
+        block = Block.decode(body)
+        scope = self._wanted_bodies.get(block.header.hash)
+        if scope is None:
+            return
+        scope.cancel()
+        self.nursery.start_soon(self._take_body, peer, block)
+
+    # What the node's own parts tell
+
+    def work_changed(self) -> None:
+        """Tells the core whether transactions wait."""
+        self.feed_input(WorkChanged(self._mempool.has_work()))
+
+    def complain(self, reason: str | None) -> None:
+        """Tells the core of the node's own reason to suspect the primary, or that there is none any more."""
+        self.feed_input(Complaint(reason))
+
+    def _committed(self, executed: ExecutedBlock, certificate: Certificate) -> None:
+        header = executed.block.header
+        self._proposals.height_committed()
+        self._fetched.clear()
+        self._validating.clear()
+        for scope in self._wanted_bodies.values():
+            scope.cancel()
+        self._wanted_bodies.clear()
+        now = time.perf_counter()
+        if self._own is not None and self._own.block_hash == header.hash:
+            self._proposals.budget.committed(header.units_used, round((now - self._own.began) * 1000))
+        self._own = None
+        if self._accepted_at is not None:
+            self._metrics.observe(m.DECIDE_SECONDS, now - self._accepted_at)
+            self._accepted_at = None
+        self.feed_input(WorkChanged(self._mempool.has_work()))
+        self.feed_input(Committed(header, certificate, executed.validators_next))
+
+    # Carrying out effects
+
+    def _perform_all(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            self._performers[type(effect)](self, effect)
+
+    def _persist(self, effect: Persist) -> None:
+        self._outbox.persist([effect])
+
+    async def _write(self, effects: Sequence[Persist]) -> None:
+        """Writes several Persist effects as one synced batch; a later one's word on a key is the last."""
+        records: dict[bytes, bytes | None] = {}
+        bodies: dict[Hash, Block] = {}
+        for effect in effects:
+            for key in effect.deletes:
+                records[key] = None
+            records.update(effect.puts)
+            for block_hash in effect.bodies:
+                block = self._body_at_hand(block_hash)
+                if block is not None:
+                    bodies[block_hash] = block
+        batch = VoteBatch(
+            puts=tuple((key, value) for key, value in records.items() if value is not None),
+            deletes=tuple(key for key, value in records.items() if value is None),
+            bodies=tuple(bodies.values()),
+        )
+        began = time.perf_counter()
+        await trio.to_thread.run_sync(self._store.write_votes, batch)
+        self._metrics.observe(m.PERSIST_SECONDS, time.perf_counter() - began)
+
+    def _body_at_hand(self, block_hash: Hash) -> Block | None:
+        executed = self._commits.executed(block_hash)
+        return executed.block if executed is not None else self._fetched.get(block_hash)
+
+    def _send(self, effect: Send) -> None:
+        data = encode_message(effect.message)
+        self._outbox.send(lambda: self._send_to(effect.to, data))
+
+    def _send_to(self, index: int, data: bytes) -> None:
+        validators = self._store.validators.validators
+        key = validators[index].key if index < len(validators) else None
+        for peer in self.network.connected():
+            if peer.validator_key == key:
+                peer.send(Kind.CONSENSUS, data)
+                return
+        # Not joined directly: a flood reaches it through others, who take it as a repeat.
+        self.network.flood(Kind.CONSENSUS, data)
+
+    def _broadcast(self, effect: Broadcast) -> None:
+        data = encode_message(effect.message)
+        proposal = isinstance(effect.message, PrePrepare)
+        self._outbox.send(lambda: self._flood(data, proposal))
+
+    def _flood(self, data: bytes, proposal: bool) -> None:
+        self.network.flood(Kind.CONSENSUS, data, after_transactions=proposal)
+
+    def _ask_proposal(self, effect: AskProposal) -> None:
+        self.nursery.start_soon(self._propose, effect)
+
+    async def _propose(self, effect: AskProposal) -> None:
+        began = time.perf_counter()
+        executed = await self._proposals.build()
+        if executed is None or executed.block.header.height != effect.height:
+            self.feed_input(NothingToPropose(effect.height, effect.view))
+            return
+        block = executed.block
+        self._own = _OwnProposal(block.header.hash, began)
+        self.feed_input(Proposed(effect.height, effect.view, block.header, block.wire_hashes))
+
+    def _ask_validation(self, effect: AskValidation) -> None:
+        work = (effect.block_hash, effect.first)
+        if work not in self._validating:
+            self._validating.add(work)
+            self._accepted_at = time.perf_counter()
+            self.nursery.start_soon(self._validate, effect)
+
+    async def _validate(self, effect: AskValidation) -> None:
+        validators = self._store.validators.validators
+        source = validators[effect.proposer].key if effect.proposer < len(validators) else None
+        verdict, reason = await self._proposals.validate(
+            effect.header, effect.wire_hashes, first=effect.first, source=source
+        )
+        self._validating.discard((effect.block_hash, effect.first))
+        if verdict is not Verdict.DROPPED:
+            self.feed_input(Validated(effect.block_hash, effect.first, Outcome(verdict.value), reason))
+
+    def _commit(self, effect: Commit) -> None:
+        self._outbox.send(lambda: self.nursery.start_soon(self._commit_block, effect))
+
+    async def _commit_block(self, effect: Commit) -> None:
+        header = effect.header
+        executed = self._commits.executed(header.hash)
+        if executed is not None:
+            block = executed.block
+        else:
+            known = self._fetched.get(header.hash)
+            if known is None:
+                # A commit by block sync meanwhile makes this of no interest.
+                gathered = await self._proposals.gather_while_open(header.hash, effect.wire_hashes)
+                if gathered is None:
+                    return
+                known = Block.of(header, gathered)
+            block = known
+        await self._commits.certified(block, effect.certificate, "consensus")
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        self._timer_at_ms = effect.at_ms
+        self._timer_changed.set()
+        self._timer_changed = trio.Event()
+
+    def _request_sync(self, effect: RequestSync) -> None:
+        if effect.proven:
+            self._sync.hurry(effect.height - 1)
+            return
+        key = self._store.validators.validators[effect.sender].key if effect.sender is not None else None
+        for peer in self.network.connected():
+            if peer.validator_key == key:
+                self._sync.note_height(peer, effect.height - 1)
+
+    def _request_body(self, effect: RequestBody) -> None:
+        if effect.block_hash in self._wanted_bodies or len(self._wanted_bodies) >= BODIES_FETCHED_MAX:
+            return
+        if self._fetched.get(effect.block_hash) is not None or self._store.body(effect.block_hash) is not None:
+            self.nursery.start_soon(self._offer_stored_body, effect.block_hash)
+            return
+        scope = self._wanted_bodies[effect.block_hash] = trio.CancelScope()
+        self.nursery.start_soon(self._fetch_body, effect, scope)
+
+    async def _offer_stored_body(self, block_hash: Hash) -> None:
+        block = self._fetched.get(block_hash) or self._store.body(block_hash)
+        if block is not None:
+            self._fetched[block_hash] = block
+            self.feed_input(BodyAvailable(block_hash, KnownBlock(block.header, block.wire_hashes)))
+
+    async def _fetch_body(self, effect: RequestBody, scope: trio.CancelScope) -> None:
+        """Asks for a block until it comes or its height is decided: first those who should hold it, then everyone."""
+        validators = self._store.validators.validators
+        holders = {validators[index].key for index in effect.holders if index < len(validators)}
+        everyone = False
+        with scope:
+            while True:
+                for peer in self.network.connected():
+                    if everyone or not holders or peer.validator_key in holders:
+                        peer.send(Kind.BODY_REQUEST, effect.block_hash)
+                everyone = True
+                await trio.sleep(BODY_RETRY_SECONDS)
+
+    async def _take_body(self, peer: Peer, block: Block) -> None:
+        block_hash = block.header.hash
+        try:
+            await self._proposals.take_body(block)
+        except Rejected as error:
+            log.warning("a body with a bad transaction", peer=peer.name, block=block_hash, why=str(error))
+        self._wanted_bodies.pop(block_hash, None)
+        self._fetched[block_hash] = block
+        self.feed_input(BodyAvailable(block_hash, KnownBlock(block.header, block.wire_hashes)))
+
+    def _push_transactions(self, effect: PushTransactions) -> None:
+        self._gossip.push_oldest()
+
+    def _report(self, effect: Report) -> None:
+        if effect.kind is ReportKind.VIEW_CHANGE and self._own is not None:
+            self._own = None
+            self._proposals.budget.failed()
+        self._journal.note(effect, self._replica.snapshot, self._store.validators)
+        if effect.kind in (ReportKind.EVIDENCE, ReportKind.VIEW_ENTERED, ReportKind.SIGNING):
+            self._feed.changed()
+
+    _performers: Final[dict[type, Callable[..., None]]] = {
+        Persist: _persist,
+        Send: _send,
+        Broadcast: _broadcast,
+        AskProposal: _ask_proposal,
+        AskValidation: _ask_validation,
+        Commit: _commit,
+        SetTimer: _set_timer,
+        RequestSync: _request_sync,
+        RequestBody: _request_body,
+        PushTransactions: _push_transactions,
+        Report: _report,
+    }

@@ -1,0 +1,117 @@
+"""What the consensus core reports, put where people look: the log, the metrics, and short lists for RPC."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from consensus.interface import Report, ReportKind, Snapshot
+from consensus.messages import Evidence, encode_message
+from qenex_node import metrics as m
+from qenex_node.logs import Log, RateLimited
+from qenex_node.metrics import Metrics
+from qenex_node.rpc.view import EvidenceInfo, ViewChangeInfo
+from state.types import ValidatorSet
+
+log = Log("qenex.consensus")
+
+VIEW_CHANGES_KEPT: Final = 64
+EVIDENCE_KEPT: Final = 1_024
+REJECTIONS_LOG_SECONDS: Final = 5.0
+
+
+class Journal:
+    """Takes the core's reports; keeps the newest view changes and the evidence, both bounded."""
+
+    def __init__(self, metrics: Metrics, now_ms: Callable[[], int], monotonic_seconds: Callable[[], float]) -> None:
+        """Takes the metrics, the wall clock for what people read, and a steady clock for the log's rate."""
+        self._metrics = metrics
+        self._now_ms = now_ms
+        self._monotonic_seconds = monotonic_seconds
+        self._rejections = RateLimited(REJECTIONS_LOG_SECONDS)
+        self._reasons: dict[str, None] = {}
+        self._view = 0
+        self._evidence_count = 0
+        self.view_changes: deque[ViewChangeInfo] = deque(maxlen=VIEW_CHANGES_KEPT)
+        self._evidence: deque[EvidenceInfo] = deque(maxlen=EVIDENCE_KEPT)
+        self._evidence_known: set[bytes] = set()
+        self.signing = ""
+
+    def evidence(self, after: int, limit: int) -> Sequence[EvidenceInfo]:
+        """Returns up to `limit` pieces of evidence with numbers above `after`, in order."""
+        return [info for info in self._evidence if info.number > after][:limit]
+
+    def note(self, report: Report, snapshot: Callable[[], Snapshot], validators: ValidatorSet) -> None:
+        """Takes one report."""
+        match report.kind:
+            case ReportKind.REJECTED:
+                self._metrics.add(m.CONSENSUS_MESSAGES, 1, "rejected")
+                left_out = self._rejections.allow(report.code, self._monotonic_seconds())
+                if left_out is not None:
+                    log.debug("message rejected", code=report.code, left_out=left_out, **report.data)
+            case ReportKind.PROPOSAL:
+                self._proposal(report)
+            case ReportKind.SUSPECTED:
+                self._reasons[report.code] = None
+                self._metrics.add(m.SUSPICIONS, 1, report.code)
+                log.warning("the primary is suspected", reason=report.code, **report.data)
+            case ReportKind.VIEW_CHANGE:
+                log.warning("leaving the view", **report.data)
+            case ReportKind.VIEW_ENTERED:
+                self._view_entered(report, snapshot())
+            case ReportKind.EVIDENCE:
+                self._take_evidence(report, validators)
+            case ReportKind.BEHIND:
+                log.debug("behind", code=report.code, **report.data)
+            case ReportKind.SIGNING:
+                self.signing = report.code
+                log.warning("signing", code=report.code, **report.data)
+
+    def _proposal(self, report: Report) -> None:
+        if report.code in ("accepted", "invalid", "not_yet"):
+            self._metrics.add(m.PROPOSALS, 1, report.code)
+        if report.code == "invalid":
+            log.warning("invalid proposal", **report.data)
+
+    def _view_entered(self, report: Report, snapshot: Snapshot) -> None:
+        self._metrics.add(m.VIEW_CHANGES, 1)
+        self.view_changes.append(
+            ViewChangeInfo(
+                height=snapshot.height,
+                from_view=self._view,
+                to_view=snapshot.view,
+                time_ms=self._now_ms(),
+                reasons=tuple(self._reasons) or (report.code,),
+            )
+        )
+        self._reasons.clear()
+        self._view = snapshot.view
+        log.warning("view entered", view=snapshot.view, height=snapshot.height, by=report.code)
+
+    def _take_evidence(self, report: Report, validators: ValidatorSet) -> None:
+        evidence = report.message
+        if not isinstance(evidence, Evidence):
+            return
+        encoded = encode_message(evidence)
+        if encoded in self._evidence_known:
+            return
+        self._evidence_known.add(encoded)
+        self._evidence_count += 1
+        name = validators.validators[evidence.offender].name if evidence.offender < validators.n else "unknown"
+        kind = evidence.offence.name.lower()
+        if len(self._evidence) == EVIDENCE_KEPT:
+            self._evidence_known.clear()
+        self._evidence.append(
+            EvidenceInfo(
+                number=self._evidence_count,
+                validator=name,
+                kind=kind,
+                height=evidence.height,
+                view=evidence.view,
+                first=evidence.first.signature,
+                second=evidence.second.signature,
+            )
+        )
+        self._metrics.add(m.EVIDENCE, 1, kind)
+        log.error("equivocation proved", validator=name, kind=kind, height=evidence.height, view=evidence.view)

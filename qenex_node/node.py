@@ -1,0 +1,470 @@
+"""A whole node: makes its parts, joins them, runs them until told to stop.
+
+The parts know each other only through what is handed over here. If any of them finds a broken invariant, everything
+ends: a node that is not sure of itself must not speak.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+from consensus.replica import Replica
+
+from consensus.interface import Config as CoreConfig
+from consensus.interface import KnownBlock, Restored
+from p2p.hello import LocalNode, PermittedPeer, Role
+from p2p.identity import NodeKey, node_id
+from p2p.network import Network, Target
+from p2p.peer import Peer
+from p2p.wire import Kind
+from qenex_node import __version__
+from qenex_node import metrics as m
+from qenex_node.clock import WallClock
+from qenex_node.commits import Commits
+from qenex_node.config import Config, load, reloaded
+from qenex_node.driver import Driver
+from qenex_node.fates import Fates
+from qenex_node.gossip import Gossip
+from qenex_node.health import Readings
+from qenex_node.homes import NodeHome, NodeKeys
+from qenex_node.housekeeping import Housekeeping
+from qenex_node.journal import Journal
+from qenex_node.leftout import LeftOut
+from qenex_node.logs import Log, set_level
+from qenex_node.mempool import Mempool
+from qenex_node.metrics import Metrics, Reading, RpcCounters, clock_offsets, disk_source, p2p_source, process_source
+from qenex_node.options import mempool_limits, rpc_limits, store_options
+from qenex_node.proposals import Proposals
+from qenex_node.rpc.access import Access
+from qenex_node.rpc.errors import APPLICATION_KINDS, STANDARD_KINDS
+from qenex_node.rpc.feed import Feed
+from qenex_node.rpc.methods import registry as rpc_registry
+from qenex_node.rpc.server import RpcServer, open_listeners, serve_metrics
+from qenex_node.rpc.view import Reason
+from qenex_node.sync import BlockSync
+from qenex_node.view import View
+from state.errors import Rejected
+from state.execution import Executor
+from state.keys import verify_ed25519
+from state.ledger import Ledger
+from state.store import Store
+from state.types import Hash, Height
+
+log = Log("qenex.node")
+
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running node listens: URLs, and host:port for peers."""
+
+    rpc: str
+    metrics: str | None
+    p2p: str
+
+
+class Node:
+    """One node's parts, joined. `run` does the rest."""
+
+    def __init__(self, home: NodeHome, keys: NodeKeys, clock: WallClock) -> None:
+        """Opens the database and makes the parts; raises Rejected or StoreError where that cannot be."""
+        config, genesis = home.config, home.genesis
+        self.config: Config = config
+        self._home = home
+        self._clock = clock
+        ledger = Ledger()
+        self.store = Store.open(home.home.data, genesis, ledger, store_options(config))
+        self.executor = Executor(ledger, genesis.context, self.store)
+        self._validator = keys.validator
+        self._key = None if keys.validator is None else keys.validator.public.data
+        self._rpc_registry = rpc_registry(ledger, __version__)
+        self.metrics = Metrics(
+            __version__,
+            rpc_methods=[method.name for method in self._rpc_registry],
+            rpc_errors=[kind.name for kind in (*STANDARD_KINDS, *APPLICATION_KINDS)],
+        )
+        self.mempool = Mempool(mempool_limits(config), lambda sender, lane: next_sequence(self.executor, sender, lane))
+        self._fates = Fates()
+        self.feed = Feed()
+        self._votes_missing = keys.validator is not None and not self.store.votes_exist
+        self._join_parts(
+            genesis.parameters.drift_ms, genesis.parameters.block_units_max, genesis.parameters.leader_term
+        )
+        self.network = self._make_network(keys)
+        self._gossip.network = self.network
+        self._proposals.network = self.network
+        self.sync.network = self.network
+        self.driver.network = self.network
+
+    def _join_parts(self, drift_ms: int, units_max: int, leader_term: int) -> None:
+        context, now_ms = self.executor.context, self._clock.now_ms
+        self._gossip = Gossip(
+            context=context,
+            ledger=self.executor.ledger,
+            reader=lambda: self.executor.state,
+            mempool=self.mempool,
+            fates=self._fates,
+            validators=lambda: self.store.validators,
+            validator_key=self._key,
+            sign=self._sign,
+            now_ms=now_ms,
+            on_work=lambda: self.driver.work_changed(),
+            is_committed=lambda tx_id: self.store.locate(tx_id) is not None,
+            queue_bytes_max=self.config.mempool.queue_bytes_max,
+        )
+        self._left_out = LeftOut(self.config.consensus.left_out_ms)
+        self._commits = Commits(
+            store=self.store,
+            executor=self.executor,
+            mempool=self.mempool,
+            gossip=self._gossip,
+            fates=self._fates,
+            feed=self.feed,
+            left_out=self._left_out,
+            metrics=self.metrics,
+            now_ms=now_ms,
+        )
+        self._proposals = Proposals(
+            store=self.store,
+            executor=self.executor,
+            mempool=self.mempool,
+            gossip=self._gossip,
+            commits=self._commits,
+            metrics=self.metrics,
+            key=self._key or bytes(32),
+            drift_ms=drift_ms,
+            target_ms=self.config.consensus.block_target_ms,
+            units_max=units_max,
+            now_ms=now_ms,
+        )
+        self.sync = BlockSync(
+            self.store, context.genesis_hash, lambda block, cert: self._commits.certified(block, cert, "sync")
+        )
+        self._journal = Journal(self.metrics, now_ms, trio.current_time)
+        self.driver = Driver(
+            context=context,
+            replica=self._make_replica(drift_ms, leader_term),
+            key=self._key,
+            store=self.store,
+            mempool=self.mempool,
+            gossip=self._gossip,
+            commits=self._commits,
+            proposals=self._proposals,
+            sync=self.sync,
+            feed=self.feed,
+            journal=self._journal,
+            metrics=self.metrics,
+        )
+        self._housekeeping = Housekeeping(
+            data=self._home.home.data,
+            store=self.store,
+            executor=self.executor,
+            mempool=self.mempool,
+            gossip=self._gossip,
+            driver=self.driver,
+            left_out=self._left_out,
+            metrics=self.metrics,
+            now_ms=now_ms,
+            min_free_bytes=self.config.storage.min_free_bytes,
+        )
+
+    def _make_replica(self, drift_ms: int, leader_term: int) -> Replica:
+        section, store, context = self.config.consensus, self.store, self.executor.context
+        core_config = CoreConfig(
+            chain_id=context.chain_id,
+            genesis_hash=context.genesis_hash,
+            key=self._key,
+            leader_term=leader_term,
+            drift_ms=drift_ms,
+            progress_timeout_ms=section.progress_timeout_ms,
+            progress_timeout_max_ms=section.progress_timeout_max_ms,
+        )
+
+        def load_block(block_hash: Hash) -> KnownBlock | None:
+            block = store.body(block_hash)
+            return None if block is None else KnownBlock(block.header, block.wire_hashes)
+
+        restored = Restored(
+            head=store.head,
+            certificate=store.head_certificate,
+            validators=store.validators,
+            # No transaction changes the set yet: that of genesis is in force from the first height on.
+            validators_since=Height(1),
+            records=store.votes() if store.votes_exist and self._key is not None else None,
+            load_block=load_block,
+        )
+        return Replica(core_config, restored, self._sign)
+
+    def _sign(self, message: bytes) -> bytes:
+        if self._validator is None:
+            raise Rejected("not_a_validator", "a full node has no consensus key")
+        return self._validator.sign(message)
+
+    def _make_network(self, keys: NodeKeys) -> Network:
+        section = self.config.p2p
+        local = LocalNode(
+            chain=self.executor.context,
+            role=Role.VALIDATOR if self._key is not None else Role.FULL,
+            listen_address=section.advertise,
+            validator_key=self._key,
+            head_height=lambda: self.store.head.height,
+            sign=self._sign,
+            verify=verify_ed25519,
+            latest_vote_seen=lambda key: self.driver.latest_vote_seen(key),
+        )
+        return Network(
+            keys.node,
+            local,
+            self,
+            listen=f"{section.listen_host}:{section.listen_port}",
+            targets=self._targets(keys.node),
+            permitted=self._permitted(self.config),
+            wall_clock_ms=self._clock.now_ms,
+        )
+
+    def _permitted(self, config: Config) -> list[PermittedPeer]:
+        validators = [PermittedPeer(v.name, v.node_key, v.key) for v in self.store.validators.validators]
+        followers = [PermittedPeer(entry.name, entry.node_key, None) for entry in config.full_nodes]
+        return validators + followers
+
+    def _targets(self, own: NodeKey) -> list[Target]:
+        keys = {entry.name: entry.node_key for entry in self._permitted(self.config)}
+        targets: list[Target] = []
+        for peer in self.config.peers:
+            key = bytes.fromhex(peer.who[2:]) if peer.who.startswith("0x") else keys.get(peer.who)
+            if key is None:
+                raise Rejected("config_invalid", f"p2p.peers: {peer.who!r} is neither a validator nor a permitted node")
+            if key != own.public:
+                targets.append(Target(node_id(key), f"{peer.host}:{peer.port}"))
+        return targets
+
+    # What the network brings
+
+    def on_connected(self, peer: Peer) -> None:
+        """A peer was accepted."""
+        self._gossip.on_connected(peer)
+        self.sync.note_height(peer, peer.height)
+        self.driver.on_connected(peer)
+        self.feed.changed()
+
+    def on_disconnected(self, peer: Peer, reason: str) -> None:
+        """A peer is gone."""
+        self.feed.changed()
+
+    def on_message(self, peer: Peer, kind: Kind, body: Any, raw: bytes) -> None:
+        """A message came; raises Rejected for one that only a faulty peer sends."""
+        match kind:
+            case Kind.CONSENSUS:
+                self.driver.on_consensus(peer, body, raw)
+            case Kind.TRANSACTIONS:
+                self._gossip.on_transactions(peer, body)
+            case Kind.TX_HELD:
+                self._gossip.on_held(peer, body, raw)
+            case Kind.TX_ANNOUNCE:
+                self._gossip.on_announce(peer, body)
+            case Kind.TX_REQUEST:
+                self._gossip.on_request(peer, body, self._proposals.wire_of)
+            case Kind.BODY_REQUEST:
+                self.driver.on_body_request(peer, body)
+            case Kind.BODY:
+                self.driver.on_body(peer, body)
+            case Kind.BLOCK_REQUEST:
+                self.sync.on_block_request(peer, *body)
+            case Kind.BLOCKS:
+                self.sync.on_blocks(peer, body)
+            case _:
+                raise Rejected("unexpected", f"{kind.name} has no meaning here")
+
+    # Running
+
+    async def run(self, started: Callable[[Addresses], None] | None = None) -> None:
+        """Runs the node until cancelled, or until SIGTERM or SIGINT; raises what halts it."""
+        section = self.config
+        rpc_listeners = await open_listeners(section.rpc.host, section.rpc.port)
+        metrics_listeners = (
+            await open_listeners(section.metrics.host, section.metrics.port) if section.metrics.enabled else []
+        )
+        view = self._make_view()
+        server = RpcServer(
+            view,
+            self._rpc_registry,
+            limits=rpc_limits(section),
+            access=Access(section.rpc.allowed_hosts, section.rpc.allowed_origins),
+            metrics=RpcCounters(self.metrics),
+        )
+        self._add_metric_sources()
+        async with trio.open_nursery() as nursery:
+            self.driver.nursery = nursery
+            addresses = await nursery.start(self.network.run)
+            nursery.start_soon(self._gossip.run)
+            nursery.start_soon(self.driver.run)
+            nursery.start_soon(self.sync.run)
+            nursery.start_soon(self._housekeeping.run)
+            nursery.start_soon(server.serve, rpc_listeners)
+            if metrics_listeners:
+                nursery.start_soon(serve_metrics, metrics_listeners, self.metrics.render)
+            await nursery.start(self._keep_signals, nursery.cancel_scope)
+            self.driver.tick()
+            where = Addresses(
+                rpc=f"http://{_shown(rpc_listeners)}",
+                metrics=f"http://{_shown(metrics_listeners)}/metrics" if metrics_listeners else None,
+                p2p=addresses[0] if addresses else "",
+            )
+            # What exists now lives as long as the node: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
+            log.info("started", height=self.store.head.height, rpc=where.rpc, metrics=where.metrics, p2p=where.p2p)
+            if started is not None:
+                started(where)
+
+    def close(self) -> None:
+        """Closes the database."""
+        self.store.close()
+
+    async def _keep_signals(
+        self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._reload()
+                    continue
+                log.info("stopping", signal=signal.Signals(number).name)
+                scope.cancel()
+                return
+
+    def _reload(self) -> None:
+        try:
+            change = reloaded(self.config, load(self._home.home.config_file))
+            self.network.set_permitted(self._permitted(change.config))
+        except Rejected as error:
+            log.error("the configuration was not read again", code=error.code, why=error.message)
+            return
+        self.config = change.config
+        set_level(change.config.logging.level)
+        log.info("configuration read again", changed=change.changed, need_restart=change.ignored)
+
+    def _make_view(self) -> View:
+        return View(
+            store=self.store,
+            executor=self.executor,
+            mempool=self.mempool,
+            gossip=self._gossip,
+            fates=self._fates,
+            feed=self.feed,
+            driver=self.driver,
+            journal=self._journal,
+            sync=self.sync,
+            network=self.network,
+            clock=self._clock,
+            role=self.config.node.role,
+            readings=self._readings,
+        )
+
+    def _readings(self) -> Readings:
+        now_ms = self._clock.now_ms()
+        oldest = self.mempool.oldest()
+        waiting_ms = 0
+        if oldest is not None and oldest.ready_ms is not None:
+            waiting_ms = max(0, min(now_ms - oldest.ready_ms, now_ms - self.store.head.time_ms))
+        offsets = sorted(p.clock_offset_ms for p in self.network.peers() if p.clock_offset_ms is not None)
+        return Readings(
+            halted=None,
+            head_height=self.store.head.height,
+            target_height=max(self.sync.target_height, self.store.head.height),
+            validators_reachable=self.driver.validators_reachable(),
+            quorum=self.store.validators.quorum,
+            work_waiting_ms=waiting_ms,
+            clock_offset_ms=offsets[len(offsets) // 2] if offsets else None,
+            vote_refusal=self._vote_refusal(),
+        )
+
+    def _vote_refusal(self) -> Reason | None:
+        if self._housekeeping.disk_refusal is not None:
+            return self._housekeeping.disk_refusal
+        if self._key is None or self.driver.snapshot.may_sign:
+            return None
+        if self._votes_missing:
+            return Reason("votes_missing", "the vote records are missing: this validator signs nothing until `recover`")
+        if self.driver.snapshot.index is None:
+            return Reason("not_in_force", "this node's key is not among the validators in force")
+        return Reason("recovering", "this validator lost vote records and signs nothing until it is safe to")
+
+    def _add_metric_sources(self) -> None:
+        metrics = self.metrics
+        metrics.source(process_source)
+        metrics.source(disk_source(self._home.home.data))
+        metrics.source(p2p_source(self.network.counters))
+        metrics.source(self._read_gauges)
+        metrics.set(m.PROCESS_START, self._clock.now_ms() / 1000)
+        metrics.set(m.CHAIN_HEIGHT, self.store.head.height)
+        metrics.set(m.CHAIN_HEAD_TIME, self.store.head.time_ms / 1000)
+
+    def _read_gauges(self) -> Iterator[Reading]:
+        snapshot, validators = self.driver.snapshot, self.store.validators
+        yield m.CONSENSUS_HEIGHT, (), snapshot.height
+        yield m.CONSENSUS_VIEW, (), snapshot.view
+        yield m.CONSENSUS_PRIMARY, (), int(snapshot.index is not None and snapshot.primary == snapshot.index)
+        yield m.CONSENSUS_VOTING, (), int(snapshot.may_sign and not self.driver.paused)
+        yield m.CONSENSUS_VALIDATORS, (), validators.n
+        yield m.CONSENSUS_QUORUM, (), validators.quorum
+        yield m.STATE_OLDEST_HEIGHT, (), self.store.oldest_state_height
+        yield m.SYNC_TARGET, (), max(self.sync.target_height, self.store.head.height)
+        yield m.SYNC_SYNCING, (), int(self.sync.syncing)
+        stats = self.mempool.stats()
+        yield m.MEMPOOL_TRANSACTIONS, ("ready",), stats.ready
+        yield m.MEMPOOL_TRANSACTIONS, ("gap",), stats.gap
+        yield m.MEMPOOL_TRANSACTIONS, ("overdue",), stats.overdue
+        yield m.MEMPOOL_BYTES, (), stats.bytes
+        yield m.MEMPOOL_ACCOUNTS, (), stats.accounts
+        oldest = self.mempool.oldest()
+        waited_ms = 0 if oldest is None or oldest.ready_ms is None else self._clock.now_ms() - oldest.ready_ms
+        yield m.MEMPOOL_OLDEST, (), max(0, waited_ms) / 1000
+        yield m.MEMPOOL_QUEUE_BYTES, (), self._gossip.queued_bytes
+        yield from self._gossip.readings()
+        reachable = self.driver.validators_reachable()
+        yield m.QUORUM_REACHABLE, (), int(reachable >= validators.quorum)
+        peers = self.network.peers()
+        for role in ("validator", "full"):
+            for direction in ("inbound", "outbound"):
+                count = sum(p.role == role and p.direction == direction for p in peers)
+                yield m.PEERS, (role, direction), count
+        yield from clock_offsets(p.clock_offset_ms for p in peers if p.clock_offset_ms is not None)
+
+
+def next_sequence(executor: Executor, sender: bytes, lane: int) -> int:
+    """Returns the sequence number that a lane of an account is at in the committed state."""
+    account = executor.ledger.read_account(executor.state, sender)
+    return 0 if account is None else account.sequence(lane)
+
+
+def _shown(listeners: Any) -> str:
+    host, port = listeners[0].socket.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def run_node(
+    home: NodeHome,
+    keys: NodeKeys,
+    *,
+    clock_offset_ms: int = 0,
+    started: Callable[[Addresses], None] | None = None,
+) -> None:
+    """Runs a node until SIGTERM or SIGINT ends it cleanly.
+
+    `clock_offset_ms` sets its clock apart, for test networks. `started` is told where it listens.
+    Raises Rejected for what an operator can mend, StoreError and InvariantError for what halts the node.
+    """
+    node = Node(home, keys, WallClock(clock_offset_ms))
+    try:
+        await node.run(started)
+    finally:
+        node.close()
