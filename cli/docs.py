@@ -19,6 +19,7 @@ from cli.main import COMMANDS
 from qenex_node import config, exitcodes, metrics
 from state.errors import InvariantError
 
+EVERYWHERE: Final = frozenset({"--json", "--home"})
 PAGE: Final = Path(__file__).parents[1] / "docs" / "operations.md"
 
 
@@ -46,7 +47,8 @@ def _command(path: str, command: click.Command) -> str:
     context = click.Context(command, info_name=path, parent=None)
     arguments = " ".join(command.collect_usage_pieces(context)[1:])
     text = f"#### `{path}{' ' + arguments if arguments else ''}`\n\n{_help(command)}"
-    rows = [_option(context, parameter) for parameter in command.params if isinstance(parameter, click.Option)]
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    rows = [_option(context, option) for option in options if not EVERYWHERE.intersection(option.opts)]
     if rows:
         text += "\n\n| option | meaning |\n|---|---|\n" + "\n".join(rows)
     return text
