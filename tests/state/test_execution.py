@@ -243,6 +243,14 @@ def test_the_account_cache_is_bounded_and_drops_what_was_used_longest_ago():
     assert len(cache) == 5
 
 
+def test_a_record_that_goes_leaves_the_cache_too():
+    w = world()
+    w.block(w.tx(ANN, pay(CEM.address, 7)))
+    assert w.executor.state.account(CEM.address) is not None
+    w.block(w.tx(ANN, pay(ANN.address, 7, source=CEM.address), signers=[CEM]))
+    assert w.executor.state.account(CEM.address) is None
+
+
 def test_an_account_that_is_not_changed_is_not_written():
     w = world()
     executed = w.build(w.tx(ANN, pay(BOB.address, 10), pay(ANN.address, 10, source=BOB.address), signers=[BOB]))

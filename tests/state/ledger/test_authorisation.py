@@ -110,6 +110,18 @@ def test_a_policy_is_set_only_by_its_account():
     assert w.ledger.read_account(w, BOB.address).policy == Policy.single(ANN.public)
 
 
+def test_a_policy_brought_along_must_be_the_stored_one():
+    w = shared_world()
+    stored, wider = Policy.single(DAN.public), Policy.of(1, (DAN.public, ANN.public))
+    assert w.codes(w.tx(ANN, set_policy(w, stored))) == ["ok"]
+    signed = [
+        w.tx(ANN.address, pay(CEM.address, 1), keys={ANN.address: [DAN]}, policies={ANN.address: policy}, sequence=1)
+        for policy in (wider, stored)
+    ]
+    assert w.build(signed[0]) is None
+    assert w.codes(signed[1]) == ["ok"]
+
+
 def test_a_failed_rotation_leaves_the_old_keys():
     w = shared_world()
     tx = w.tx(ANN, set_policy(w, Policy.single(DAN.public)), pay(CEM.address, 10**6))

@@ -267,6 +267,20 @@ def test_contradicting_declarations_are_refused(plugin):
         Ledger((*DEFAULT_PLUGINS, VAULT, plugin))
 
 
+def test_a_hook_of_another_domain_leaves_the_running_one_in_its_namespace():
+    def pay_and_count(context, values):
+        context.move(context.sender, BOB.address, "QNX", 1)
+        context.put("paid", value=1)
+
+    tally = Plugin(
+        "tally", "counts", (OperationType("count", "pays", {1: Rules(record(), pay_and_count)}),), namespace="tally"
+    )
+    w = world((*DEFAULT_PLUGINS, VAULT, tally))
+    assert w.codes(w.tx(ANN, w.ledger.build("count", {}))) == ["ok"]
+    assert w.get(encode(("tally", "paid"))) == encode(1)
+    assert w.get(encode(("vault", "paid"))) is None
+
+
 def test_without_hooks_an_account_is_the_same_as_with_idle_ones():
     plain, idle = World({ANN.address: {"QNX": 100}}), world()
     plain.block(plain.tx(ANN, pay(BOB.address, 3)))
