@@ -14,15 +14,14 @@ from enum import Enum
 from typing import Final
 
 from devnet import procfs
+from devnet.clock import write_offset
 from devnet.files import LOG_FILE, NETWORK_FILE, log_tail, write_network
 from devnet.prepare import forget
 from devnet.processes import NodeProcess
 from qenex_node.testnet import Network, NetworkNode
 from state.errors import Rejected
 
-CLOCK_OFFSET_VARIABLE: Final = "QENEX_DEVNET_CLOCK_OFFSET_MS"
-
-Command = Callable[[NetworkNode], tuple[str, ...]]
+Command = Callable[[NetworkNode, bool], tuple[str, ...]]
 
 
 class State(Enum):
@@ -49,7 +48,7 @@ class Member:
     state: State = State.NEW
     exit_code: int | None = None
     killing: bool = False
-    clock_offset_ms: int = 0
+    own_clock: bool = False
 
     @property
     def pid(self) -> int | None:
@@ -71,9 +70,13 @@ class End:
     wanted: bool
 
 
-def start_command(node: NetworkNode) -> tuple[str, ...]:
-    """Returns how a node is run: by this interpreter, whatever lies in the current directory (-P)."""
-    return (sys.executable, "-P", "-m", "cli.main", "start", "--home", str(node.home))
+def start_command(node: NetworkNode, own_clock: bool) -> tuple[str, ...]:
+    """Returns how a node is run: by this interpreter, whatever lies in the current directory (-P).
+
+    It is the very `qenex start` of operators, unless the node's clock is to be set.
+    """
+    command = ("devnet", "run-node") if own_clock else ("start",)
+    return (sys.executable, "-P", "-m", "cli.main", *command, "--home", str(node.home))
 
 
 class Fleet:
@@ -88,14 +91,16 @@ class Fleet:
     ) -> None:
         """Takes the network, how a node is run, and by how much which node's clock is set apart from the machine's.
 
-        Raises Rejected("node_unknown") for the clock of a node that there is not.
+        The clocks of the nodes named there, by 0 too, can be set while they run. Raises Rejected("node_unknown").
         """
         self.network = network
         self._command = command
         self.members = {node.name: Member(node) for node in network.nodes}
         self._published = False
         for name, offset_ms in (clock_offsets_ms or {}).items():
-            self.member(name).clock_offset_ms = offset_ms
+            member = self.member(name)
+            member.own_clock = True
+            write_offset(member.node.home, offset_ms)
 
     def member(self, name: str) -> Member:
         """Returns a node by name; raises Rejected("node_unknown")."""
@@ -121,8 +126,7 @@ class Fleet:
         if member.state in ALIVE:
             raise Rejected("node_running", f"{name} runs already as process {member.pid}")
         log = member.node.home / LOG_FILE
-        environment = {CLOCK_OFFSET_VARIABLE: str(member.clock_offset_ms)} if member.clock_offset_ms else {}
-        member.process = NodeProcess(self._command(member.node), log, environment)
+        member.process = NodeProcess(self._command(member.node, member.own_clock), log)
         member.state, member.exit_code, member.killing = State.RUNNING, None, False
         self._update()
         return member
@@ -165,6 +169,15 @@ class Fleet:
         """Has a running node read its configuration again."""
         _, process = self._running(name)
         process.send(signal.SIGHUP)
+
+    def set_clock(self, name: str, offset_ms: int) -> Member:
+        """Sets a running node's clock apart from the machine's; raises Rejected("clock_fixed")."""
+        member, process = self._running(name)
+        if not member.own_clock:
+            raise Rejected("clock_fixed", f"{name} runs by the machine's clock: start with --clock-offset {name}=0")
+        write_offset(member.node.home, offset_ms)
+        process.send(signal.SIGUSR1)
+        return member
 
     def _running(self, name: str) -> tuple[Member, NodeProcess]:
         member = self.member(name)

@@ -166,11 +166,13 @@ class Launcher:
     async def handle(self, request: dict[str, Any]) -> dict[str, JsonValue]:
         """Carries out one command of the control socket; raises Rejected."""
         op = request["op"]
+        if op == "clock":
+            return self._set_clock(request)
         if op == "nodes":
             return {"nodes": [watch.sample.to_json() for watch in self._watches.values()]}
         handler = self._handlers.get(op)
         if handler is None:
-            known = ", ".join(["nodes", *self._handlers])
+            known = ", ".join(["nodes", "clock", *self._handlers])
             raise Rejected("op_unknown", f"there is no command {op!r}; there are {known}")
         return await handler(request.get("name", ""))
 
@@ -197,6 +199,14 @@ class Launcher:
         member = self._fleet.resume(name)
         self._show.event("node_resumed", f"{name} goes on", name=name)
         return _told(member)
+
+    def _set_clock(self, request: dict[str, Any]) -> dict[str, JsonValue]:
+        name, offset_ms = request.get("name", ""), request.get("offset_ms")
+        if type(offset_ms) is not int:
+            raise Rejected("malformed", '"offset_ms" is a whole number')
+        member = self._fleet.set_clock(name, offset_ms)
+        self._show.event("clock_set", f"{name}'s clock is {offset_ms:+} ms off", name=name, offset_ms=offset_ms)
+        return {**_told(member), "offset_ms": offset_ms}
 
     async def _start(self, name: str) -> dict[str, JsonValue]:
         member = self._fleet.start(name)

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +47,7 @@ def _death_signal() -> Callable[[], None]:
 class NodeProcess:
     """A child process with its log."""
 
-    def __init__(self, command: Sequence[str], log: Path, extra_environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], log: Path) -> None:
         """Starts `command`; what it says goes to the end of `log`. Only the main thread may do this."""
         if threading.current_thread() is not threading.main_thread():
             raise InvariantError("a node is started by a thread that may end before it")
@@ -59,7 +59,6 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(extra_environment or {})},
                 start_new_session=True,
                 preexec_fn=_death_signal(),
             )

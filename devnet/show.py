@@ -1,7 +1,7 @@
 """How a launcher tells what goes on: a live table in a terminal, plain lines in a pipe, or JSON lines.
 
 JSON lines: {"event": NAME, "time_ms": ..., ...}. Events are starting, ready, node_started, node_ended, node_paused,
-node_resumed, node_added, status (at most one a second, only if something changed), stopping, stopped.
+node_resumed, node_added, clock_set, status (at most one a second, only if something changed), stopping, stopped.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def _offset(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
     multiple=True,
     metavar="NAME=MS",
     callback=_offset,
-    help="Set a node's clock apart from the machine's; may be repeated.",
+    help="Set a node's clock apart from the machine's, by 0 too to set it later; may be repeated.",
 )
 @_options
 @click.pass_obj
@@ -134,6 +134,19 @@ _node_command("start", "Start a node that ended.")
 _node_command("add", "Add a further full node, permitted by all others, and start it.", needs_name=False)
 
 
+@node.command("clock", context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("offset_ms", type=int, metavar="MS")
+@_options
+@click.pass_obj
+def set_clock(settings: Settings, name: str, offset_ms: int) -> None:
+    """Set a node's clock MS ahead of the machine's while it runs; negative is behind."""
+    from devnet.control import ask
+
+    told = ask(_home(settings), "clock", name=name, offset_ms=offset_ms)
+    output.answer(settings, told, output.fields(told))
+
+
 @node.command("list")
 @_options
 @click.pass_obj
@@ -147,3 +160,23 @@ def list_nodes(settings: Settings) -> None:
         return
     columns = ("name", "state", "pid", "height", "view", "primary", "peers", "ready")
     output.table("Nodes", columns, [[entry[column] for column in columns] for entry in nodes])
+
+
+@command.command("run-node", hidden=True)
+@_options
+@click.pass_obj
+def run_node(settings: Settings) -> None:
+    """Run one node by a clock that can be set; the launcher's own command."""
+    import trio
+
+    from devnet.node import run_node_with_clock
+    from qenex_node import logs
+    from qenex_node.homes import open_home, read_keys
+
+    node_home = open_home(_home(settings))
+    said = node_home.config.logging
+    undo = logs.setup(said.format, said.level, node=node_home.config.node.name)
+    try:
+        trio.run(run_node_with_clock, node_home, read_keys(node_home, None))
+    finally:
+        undo()
