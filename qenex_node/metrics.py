@@ -25,6 +25,7 @@ from p2p.wire import Kind
 from state.errors import InvariantError
 
 OTHER: Final = "other"
+LABEL_VALUES_SHOWN: Final = 18
 CONTENT_TYPE: Final = "text/plain; version=1.0.0; charset=utf-8"
 
 _FRAMES: Final = tuple(kind.name.lower() for kind in Kind)
@@ -104,7 +105,9 @@ SUSPICIONS: Final = _counter(
     reason=("no_progress", "equivocation", "invalid_proposal", "left_out", OTHER),
 )
 VIEW_CHANGES: Final = _counter("consensus_view_changes", "Views entered after a view change.")
-EVIDENCE: Final = _counter("consensus_evidence", "Equivocations proved.", kind=("pre_prepare", "prepare", "commit"))
+EVIDENCE: Final = _counter(
+    "consensus_evidence", "Equivocations proved.", kind=("pre_prepare", "prepare", "commit", OTHER)
+)
 DECIDE_SECONDS: Final = _histogram("consensus_decide_seconds", "Time from a proposal's acceptance to its commit.")
 PERSIST_SECONDS: Final = _histogram("consensus_persist_seconds", "Time to write vote records, durably.")
 
@@ -122,12 +125,15 @@ MEMPOOL_REJECTED: Final = _counter(
         "account_limit",
         "bad_signature",
         "busy",
-        "expired",
         "deadline_too_far",
+        "expired",
+        "fee_too_low",
+        "fee_unaffordable",
         "malformed",
         "mempool_full",
         "not_authorised",
         "operation_unknown",
+        "scheme_unknown",
         "sequence_taken",
         "sequence_too_far",
         "sequence_used",
@@ -173,11 +179,17 @@ RPC_DROPPED: Final = _counter(
     "rpc_dropped",
     "Connections and subscriptions refused or ended by a limit.",
     reason=(
+        "bodies_bytes_max",
+        "body_bytes_max",
+        "body_timeout_s",
         "connections_max",
         "connections_per_address_max",
+        "header_timeout_s",
+        "host_not_allowed",
         "idle_evicted",
+        "idle_timeout_s",
+        "origin_not_allowed",
         "slow_reader",
-        "subscription_slow_reader",
         "subscription_too_far_behind",
         OTHER,
     ),
@@ -409,10 +421,16 @@ def disk_source(path: Path) -> Source:
     return read
 
 
+def _label(name: str, values: tuple[str, ...]) -> str:
+    if not 1 < len(values) <= LABEL_VALUES_SHOWN:
+        return f"`{name}`"
+    return f"`{name}` ({', '.join(values)})"
+
+
 def table() -> str:
     """Returns the Markdown table of all metrics for docs/operations.md."""
     rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
     for metric in DECLARED:
-        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        labels = ", ".join(_label(label, values) for label, values in metric.labels.items())
         rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.doc} |")
     return "\n".join(rows)
