@@ -148,7 +148,8 @@ class Database:
     def scan(self, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yields (key, whole value) of start <= key < stop, in order; raises Damaged, StorageFailed.
 
-        What it passes does not push other data out of the cache.
+        LevelDB passes over what it cannot read and says so at the end. What is passed does not push other data out
+        of the cache.
         """
         yield from self._iterate(self._db, start, stop, reverse=False)
 
@@ -162,8 +163,10 @@ class Database:
                 start=start, stop=stop, reverse=reverse, verify_checksums=True, fill_cache=False
             ) as iterator:
                 yield from iterator
+        except plyvel.CorruptionError as error:
+            raise Damaged("a table of the database", f"is damaged: {error}") from error
         except plyvel.Error as error:
-            raise _reading(start, error) from error
+            raise StorageFailed("reading", str(error)) from error
 
     def view(self) -> View:
         """Returns the database as it is now, whatever is written later."""
@@ -260,5 +263,5 @@ def viewing(database: Database) -> Iterator[View]:
 
 def _reading(key: bytes, error: Exception) -> Exception:
     if isinstance(error, plyvel.CorruptionError):
-        return Damaged(f"a table with or near the {name_of(key)}", f"is damaged: {error}")
+        return Damaged(f"a table with the {name_of(key)}, or one near it,", f"is damaged: {error}")
     return StorageFailed(f"reading the {name_of(key)}", str(error))

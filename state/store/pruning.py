@@ -17,7 +17,7 @@ from state.store.database import Database
 from state.store.keys import META, META_GARBAGE, META_OLDEST, NODE, STALE, STATE, VOTE, height_bytes, seal
 from state.tree.node import KEY_NIBBLES, VERSION_BYTES
 
-GARBAGE_BYTES_MIN: Final = 1024 * 1024
+GARBAGE_BYTES_MIN: Final = 256 * 1024
 """Less waste than this is not worth a compaction."""
 
 IDLE_SHARE: Final = 0.08

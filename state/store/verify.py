@@ -88,9 +88,12 @@ class VerifyReport:
         return self.complete and not self.findings
 
     def add(self, record: str, problem: str) -> None:
-        """Notes a finding, within bounds."""
+        """Notes a finding, once, and within bounds."""
+        finding = Finding(record, problem)
+        if finding in self.findings:
+            return
         if len(self.findings) < FINDINGS_MAX:
-            self.findings.append(Finding(record, problem))
+            self.findings.append(finding)
         else:
             self.findings_left_out += 1
 
@@ -118,7 +121,7 @@ def verify(
         scratch: a directory on a file system with room for a second copy of the state; a temporary one by default.
         progress: is told how far it is.
 
-    Raises Rejected: "store_missing", "store_locked", "store_incomplete", "version_unknown", "wrong_chain",
+    Raises Rejected: "store_missing", "store_locked", "version_unknown", "wrong_chain",
     "state_file_missing", "state_file_wrong"; StorageFailed. Damage is not raised but reported.
     """
     report = VerifyReport()
@@ -199,6 +202,11 @@ class _Audit:
         except Damaged as error:
             report.add_error("", error)
             return False
+        except Rejected as error:
+            if error.code != "store_incomplete":
+                raise
+            report.add(name_of(META_FORMAT), "is missing")
+            return False
         try:
             report.votes = len(VoteRecords(database).all())
         except (Damaged, Rejected) as error:
@@ -252,7 +260,7 @@ class _Audit:
     # Byte for byte
 
     def _compare(self, scratch: Database) -> None:
-        """Walks both databases side by side."""
+        """Walks both databases side by side. What a damaged table held is named as missing."""
         report = self.report
         ours, theirs = self._records(self.database), self._records(scratch)
         mine, other = next(ours, None), next(theirs, None)
@@ -275,10 +283,13 @@ class _Audit:
                 mine, other = next(ours, None), next(theirs, None)
 
     def _records(self, database: Database) -> Iterator[tuple[bytes, bytes]]:
-        for key, value in database.scan(b""):
-            if key[:1] == VOTE or key in _OF_THIS_DATABASE_ALONE:
-                continue
-            yield key, value
+        try:
+            for key, value in database.scan(b""):
+                if key[:1] == VOTE or key in _OF_THIS_DATABASE_ALONE:
+                    continue
+                yield key, value
+        except Damaged as error:
+            self.report.add_error("", error)
 
     def _may_be_extra(self, key: bytes) -> bool:
         """Whether a record that the chain does not need is a block that was proposed and not committed, and whole."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import plyvel
 
 from state import slices
 from state.block import vote_preimage
@@ -136,8 +140,8 @@ class Chain:
 
 
 def contents(store_path: Path) -> dict[bytes, bytes]:
-    """Every record of a closed database, read by LevelDB alone."""
-    import plyvel
-
-    with plyvel.DB(str(store_path / "leveldb"), paranoid_checks=True) as database:
-        return dict(database.iterator(verify_checksums=True))
+    """Every record of a closed database, read by LevelDB alone from a copy: it rewrites files when it opens them."""
+    with TemporaryDirectory() as directory:
+        copy = shutil.copytree(store_path / "leveldb", Path(directory) / "leveldb")
+        with plyvel.DB(str(copy), paranoid_checks=True) as database:
+            return dict(database.iterator(verify_checksums=True))
