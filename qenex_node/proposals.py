@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Final
 
 import trio
 
@@ -33,8 +32,6 @@ from state.transaction import Transaction, decode_transaction, verify_signatures
 from state.types import Hash, Header, WireHash
 
 logger = logging.getLogger("qenex.proposals")
-
-NEVER_AGAIN: Final = frozenset({"not_authorised", "operation_unknown", "malformed", "sequence_used"})
 
 
 class Verdict(Enum):
@@ -123,7 +120,10 @@ class Proposals:
 
     def _skipped(self, tx: Transaction, error: Rejected) -> None:
         """Lets go of a waiting transaction that can never enter a block any more."""
-        if error.code in NEVER_AGAIN:
+        try:
+            # The draft that refused it may hold a key rotation that is never committed: the committed state decides.
+            self._executor.ledger.admission(self._executor.state, tx, self._now_ms())
+        except Rejected:
             entry = self._mempool.drop(tx.id, error.code, error.message)
             if entry is not None:
                 self._gossip.let_go(tx)
