@@ -1,8 +1,8 @@
 """The border of the core: everything that goes into `Replica.step` and everything that comes out of it.
 
 Values only. Time is in integer milliseconds of a monotonic clock and comes in by `Tick` alone. The order of effects is
-part of the contract: a `Persist` binds every later `Send`, `Broadcast` and `Commit`, of this step and of all later ones.
-What a driver must do with each is said at each; docs/consensus.md tells the whole.
+part of the contract: a `Persist` binds every later `Send`, `Broadcast` and `Commit`, of this step and of all others to
+come. What a driver must do with each is said at each; docs/consensus.md tells the whole.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class BodyAvailable:
 
 @dataclass(frozen=True, slots=True)
 class OwnVoteShown:
-    """A message that carries our own valid signature, shown by a peer in HELLO. Unknown to our records: they are lost."""
+    """A message with our own valid signature, shown by a peer in HELLO. If our records lack it, they are lost."""
 
     message: Message
 

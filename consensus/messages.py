@@ -1,8 +1,8 @@
 """What validators say to each other: the messages, their canonical encodings, and what each signature signs.
 
-A message is a frozen value; a signature covers every field of it, through `state.block.vote_preimage`, together with the
-genesis hash and the hash of the validator set in force at the message's height. `sender` is the signer's index in that
-set. Form is checked by `decode_message`, truth by consensus/verify.py; what a message means is the replica's business.
+A message is a frozen value; a signature covers every field of it, through `state.block.vote_preimage`, with the genesis
+hash and the hash of the validator set in force at the message's height. `sender` is the signer's index in that set.
+Form is checked by `decode_message`, truth by consensus/verify.py; what a message means is the replica's business.
 
 PRE-PREPARE, PREPARE, COMMIT, VIEW-CHANGE and NEW-VIEW are those of PBFT (Castro and Liskov, OSDI 1999, sections 4.2 and
 4.4). SUSPECT, STATUS, DECIDED and EVIDENCE are described in docs/consensus.md.
@@ -288,9 +288,9 @@ class NewView:
 class Status:
     """Where a validator stands, so that others see what it lacks. A claim: it proves nothing.
 
-    `height` is being decided; `view` is the last entered, `promised` the greatest entered or promised. `proposal` is the
-    block hash accepted in (height, view), or None; bit i of `prepares` and `commits` says that it holds validator i's
-    vote of that (height, view).
+    `height` is being decided; `view` is the last entered, `promised` the greatest entered or promised; `proposal` is
+    the block hash accepted in (height, view), or None; bit i of `prepares` and `commits` says that it holds validator
+    i's vote of that (height, view).
     """
 
     height: Height

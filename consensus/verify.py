@@ -71,7 +71,7 @@ def _verify_signature(message: SignedMessage, genesis_hash: Hash, validators_at:
     if not verify_ed25519(key, signing_preimage(message, genesis_hash, validators.hash), message.signature):
         raise Rejected(
             "signature_invalid",
-            f"{message.kind.name} of validator {validators.validators[message.sender].name}: the signature is not its own",
+            f"{message.kind.name}: the signature is not that of {validators.validators[message.sender].name}",
         )
 
 

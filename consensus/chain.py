@@ -1,0 +1,46 @@
+"""From height to height: what a durable commit changes, and what a new validator set starts anew.
+
+Promises and views outlive heights, within a set; votes, proposals and timers of the old height do not.
+"""
+
+from __future__ import annotations
+
+from consensus import recovery, timers
+from consensus.certificates import learn_committed
+from consensus.core import Core
+from consensus.interface import Committed
+from consensus.records import ENTRY_KEY, PROMISE_KEY
+from state.errors import InvariantError
+from state.types import Height, ValidatorSet
+
+
+def on_committed(core: Core, event: Committed) -> None:
+    """Moves to the next height; everything sent from now on is bound by the commit batch, which is durable."""
+    header, certificate = event.header, event.certificate
+    if header.height != core.height or header.parent_hash != core.head.hash:
+        raise InvariantError(f"height {core.height} is to be committed next, not {header.height}, upon the head")
+    if (certificate.height, certificate.block_hash) != (header.height, header.hash):
+        raise InvariantError("a block was committed with another block's certificate")
+    learn_committed(core, certificate)
+    recovery.on_committed(core, header, certificate)
+    core.start_height(header, certificate)
+    if event.validators_next.hash != core.validators.hash:
+        _start_set(core, event.validators_next)
+    core.view = core.rules.view_at_next_height(core.view)
+    timers.shorten(core)
+    core.restore_height()
+
+
+def _start_set(core: Core, validators: ValidatorSet) -> None:
+    """A view belongs to one set: the new one starts at its own view 0, and nothing said in the old one moves it."""
+    core.set_validators(validators, core.height)
+    core.view = core.promised = core.rules.view_in_next_set(core.view)
+    core.entry = None
+    core.demanded = None
+    core.floor = Height(core.height)
+    core.fault = core.complaint = None
+    core.timeout_ms = core.config.progress_timeout_ms
+    core.tallies, core.proposals = {}, {}
+    core.statuses, core.latest_votes = {}, {}
+    core.suspects, core.view_changes = {}, {}
+    core.forget((ENTRY_KEY, PROMISE_KEY), ())
