@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import trio
-from consensus.replica import Replica
 
 from consensus.interface import (
     AskProposal,
@@ -56,6 +55,7 @@ from consensus.messages import (
     decode_message,
     encode_message,
 )
+from consensus.replica import Replica
 from consensus.verify import verify_message
 from p2p.network import Network
 from p2p.peer import Peer
@@ -142,8 +142,9 @@ class Driver:
         self._own: _OwnProposal | None = None
         self._accepted_at: float | None = None
         self._heard: dict[bytes, float] = {}
-        self._latest_votes: dict[bytes, tuple[tuple[int, int, int], bytes]] = {}
         commits.on_committed = self._committed
+        for evidence in replica.evidence:
+            journal.take_evidence(evidence, store.validators)
 
     # What others see
 
@@ -159,8 +160,9 @@ class Driver:
 
     def latest_vote_seen(self, validator_key: bytes) -> bytes | None:
         """Returns the newest vote or promise of a validator that this node has seen, for its greeting."""
-        known = self._latest_votes.get(validator_key)
-        return None if known is None else known[1]
+        index = self._store.validators.index_of(validator_key)
+        message = None if index is None else self._replica.latest_vote(index)
+        return None if message is None else encode_message(message)
 
     def validators_reachable(self) -> int:
         """Returns how many validators in force were heard of lately, this node included if it is one of them."""
@@ -248,11 +250,11 @@ class Driver:
             self._metrics.add(m.CONSENSUS_MESSAGES, 1, "bad_signature")
             raise
         self.network.relay(Kind.CONSENSUS, raw, peer, after_transactions=isinstance(message, PrePrepare))
-        self._note(peer, message, body)
+        self._note(peer, message)
         self._metrics.add(m.CONSENSUS_MESSAGES, 1, "taken")
         self.feed_input(Received(message))
 
-    def _note(self, peer: Peer, message: Message, body: bytes) -> None:
+    def _note(self, peer: Peer, message: Message) -> None:
         """Keeps what greetings and block sync want to know of a message."""
         if isinstance(message, Decided | Evidence):
             return
@@ -260,13 +262,8 @@ class Driver:
         if key is None:
             return
         self._heard[key] = trio.current_time()
-        if isinstance(message, Status):
-            if key == peer.validator_key:
-                self._sync.note_height(peer, message.height - 1)
-        elif isinstance(message, Vote | ViewChange):
-            place = (message.height, message.view, int(message.kind))
-            if place >= self._latest_votes.get(key, ((0, 0, 0), b""))[0]:
-                self._latest_votes[key] = (place, body)
+        if isinstance(message, Status) and key == peer.validator_key:
+            self._sync.note_height(peer, message.height - 1)
 
     def _sender_key(self, height: int, sender: int) -> bytes | None:
         validators = self._validators_at(Height(height))

@@ -61,7 +61,8 @@ class Journal:
             case ReportKind.VIEW_ENTERED:
                 self._view_entered(report, snapshot())
             case ReportKind.EVIDENCE:
-                self._take_evidence(report, validators)
+                if isinstance(report.message, Evidence):
+                    self.take_evidence(report.message, validators)
             case ReportKind.BEHIND:
                 log.debug("behind", code=report.code, **report.data)
             case ReportKind.SIGNING:
@@ -89,10 +90,8 @@ class Journal:
         self._view = snapshot.view
         log.warning("view entered", view=snapshot.view, height=snapshot.height, by=report.code)
 
-    def _take_evidence(self, report: Report, validators: ValidatorSet) -> None:
-        evidence = report.message
-        if not isinstance(evidence, Evidence):
-            return
+    def take_evidence(self, evidence: Evidence, validators: ValidatorSet) -> None:
+        """Takes a piece of evidence, new or kept from before a restart; a known one changes nothing."""
         encoded = encode_message(evidence)
         if encoded in self._evidence_known:
             return

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
-from consensus.replica import Replica
 
 from consensus.interface import Config as CoreConfig
 from consensus.interface import KnownBlock, Restored
+from consensus.replica import Replica
 from p2p.hello import LocalNode, PermittedPeer, Role
 from p2p.identity import NodeKey, node_id
 from p2p.network import Network, Target
@@ -28,6 +28,7 @@ from qenex_node.clock import WallClock
 from qenex_node.commits import Commits
 from qenex_node.config import Config, load, reloaded
 from qenex_node.driver import Driver
+from qenex_node.exposition import serve_metrics
 from qenex_node.fates import Fates
 from qenex_node.gossip import Gossip
 from qenex_node.health import Readings
@@ -44,7 +45,7 @@ from qenex_node.rpc.access import Access
 from qenex_node.rpc.errors import APPLICATION_KINDS, STANDARD_KINDS
 from qenex_node.rpc.feed import Feed
 from qenex_node.rpc.methods import registry as rpc_registry
-from qenex_node.rpc.server import RpcServer, open_listeners, serve_metrics
+from qenex_node.rpc.server import RpcServer, open_listeners
 from qenex_node.rpc.view import Reason
 from qenex_node.sync import BlockSync
 from qenex_node.view import View
