@@ -120,12 +120,19 @@ class WebSocketConnection:
         return len(self._begun)
 
     def text(self, data: str | bytes) -> bytes:
-        """Returns the frame of a text message; bytes are ASCII."""
-        return self._ws.send(ws.TextMessage(data if isinstance(data, str) else data.decode("ascii")))
+        """Returns the frame of a text message, nothing if the client has closed; bytes are ASCII."""
+        return self._frame(ws.TextMessage(data if isinstance(data, str) else data.decode("ascii")))
 
     def ping(self) -> bytes:
-        """Returns a ping frame."""
-        return self._ws.send(ws.Ping())
+        """Returns a ping frame, nothing if the client has closed."""
+        return self._frame(ws.Ping())
+
+    def _frame(self, event: ws.Event) -> bytes:
+        # A subscription may have something to say between the client's close and the end of its task.
+        try:
+            return self._ws.send(event)
+        except LocalProtocolError:
+            return b""
 
     def close(self, code: int, reason: str) -> bytes:
         """Returns the frame that closes the connection, nothing if it is closed already."""
