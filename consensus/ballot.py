@@ -36,8 +36,9 @@ def may_vote(core: Core, block_hash: Hash) -> bool:
     rules = core.rules
     return (
         core.may_sign
-        and core.decided is None
         and core.in_view
+        and not rules.decision_binds(core.decided is not None)
+        and rules.votes_beside_sync(core.statuses, core.proven, core.height)
         and rules.floor_allows(core.floor, core.demanded_hash, core.height, block_hash)
     )
 

@@ -26,7 +26,6 @@ def on_committed(core: Core, event: Committed) -> None:
     core.start_height(header, certificate)
     if event.validators_next.hash != core.validators.hash:
         _start_set(core, event.validators_next)
-    core.view = core.rules.view_at_next_height(core.view)
     timers.shorten(core)
     core.restore_height()
 

@@ -282,6 +282,7 @@ class Core:
             change = memory.promise[1]
             self.promised = max(self.promised, change.view)
             self.view_changes[self.index] = change
+        self.view = self.rules.view_after_restart(self.view, self.promised)
         newest = self.head_certificate
         if newest is not None and newest.height >= self.since and self.may_enter(newest.view):
             self.set_entry(newest.view, newest)

@@ -32,7 +32,7 @@ def check_new_view(
         if change.view != message.view:
             raise Rejected("new_view_view", "every VIEW-CHANGE must be to the NEW-VIEW's view")
         try:
-            change.check_form()
+            rules.check_view_change(change)
         except DecodeError as error:
             raise Rejected("new_view_malformed", error.message) from error
     highest = rules.highest_proved(changes)

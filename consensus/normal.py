@@ -146,8 +146,7 @@ def settle(core: Core) -> None:
             learn_committed(core, certificate_of(tally.votes(group)[: core.quorum]))
     if core.decided is not None:
         _commit(core)
-        return
-    if not core.in_view:
+    if core.rules.decision_binds(core.decided is not None) or not core.in_view:
         return
     if core.accepted is None and not core.refused:
         _accept(core)

@@ -140,9 +140,9 @@ class Replica:
         core.now = max(core.now, now_ms)
         if not core.started:
             repair.start(core)
+        repair.on_tick(core)
         timers.expire(core)
         normal.ask_again(core)
-        repair.on_tick(core)
 
     def _receive(self, message: Message) -> None:
         core = self._core

@@ -6,10 +6,10 @@ method at a time to show that each rule is needed, by what goes wrong without it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from consensus.messages import Suspect, ViewChange, Vote
+from consensus.messages import Status, Suspect, ViewChange, Vote
 from state.hashing import Hash
 from state.types import Certificate, Height, ValidatorSet, View
 
@@ -80,9 +80,21 @@ class Rules:
         """What a VIEW-CHANGE to `view` carries: the prepared certificate with the highest view below it."""
         return prepared if prepared is not None and prepared.view < view else None
 
-    def may_change_view(self, decided: bool) -> bool:
-        """Whether a replica may promise now: one that knows its height's decision first takes it down."""
-        return not decided
+    def decision_binds(self, decided: bool) -> bool:
+        """Whether a replica neither votes nor promises now: it knows its height's decision and takes that down first."""
+        return decided
+
+    def inner_certificate_counts(self) -> bool:
+        """Whether a commit certificate inside a VIEW-CHANGE or NEW-VIEW decides as if it had come alone."""
+        return True
+
+    def votes_beside_sync(self, statuses: Mapping[int, Status], proven: Height, current: Height) -> bool:
+        """Whether to vote while others are, or claim to be, ahead: always, as a lie would silence us otherwise."""
+        return True
+
+    def check_view_change(self, change: ViewChange) -> None:
+        """Raises DecodeError for a VIEW-CHANGE whose certificates are not what it says they are."""
+        change.check_form()
 
     # ---- NEW-VIEW (PBFT 4.4) ----
 
@@ -113,10 +125,6 @@ class Rules:
         """The view in which a new validator set starts."""
         return View(0)
 
-    def view_at_next_height(self, view: View) -> View:
-        """The view at the next height of a set: the same, so that a dead primary costs one view change, not many."""
-        return view
-
     def buffered(self, height: Height, current: Height) -> bool:
         """Whether proposals and votes of `height` are kept: this height's and the next one's; the rest is repeated."""
         return current <= height <= current + 1
@@ -130,6 +138,10 @@ class Rules:
     def remembered(self, records: dict[bytes, bytes]) -> dict[bytes, bytes]:
         """What of the vote records counts after a restart: all."""
         return records
+
+    def view_after_restart(self, entered: View, promised: View) -> View:
+        """The view to stand in after a restart: the last with a record of its entry, whatever was promised."""
+        return entered
 
     def recovery_height(self, signed_at_most: Height) -> Height:
         """From which height on a commit without us ends recovery: beyond all that our lost promises can free.

@@ -48,7 +48,7 @@ def on_suspect(core: Core, message: Suspect) -> None:
 def on_view_change(core: Core, message: ViewChange) -> None:
     """Keeps the newest VIEW-CHANGE of each validator, and learns from its certificates."""
     try:
-        message.check_form()
+        core.rules.check_view_change(message)
     except DecodeError as error:
         raise Rejected("view_change_malformed", error.message) from error
     if not core.rules.same_set(message.height, core.since):
@@ -75,7 +75,7 @@ def settle(core: Core) -> None:
     """Applies what may now apply: promise the next view, join a greater one, renew the promise, open the view."""
     if not core.may_sign or not (core.suspects or core.view_changes):
         return
-    if core.rules.may_change_view(core.decided is not None):
+    if not core.rules.decision_binds(core.decided is not None):
         _leave(core)
         _renew(core)
     if core.promised > core.view:
@@ -101,7 +101,7 @@ def unanswered(core: Core) -> int:
 
 
 def _learn(core: Core, change: ViewChange) -> None:
-    if change.committed is not None:
+    if change.committed is not None and core.rules.inner_certificate_counts():
         learn_committed(core, change.committed)
     if change.prepared is not None:
         learn_prepared(core, change.prepared)
