@@ -68,6 +68,7 @@ class Client(Queries):
         retry: Retry | None = None,
         connect: Connect = connect_tcp,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes the RPC addresses of one or more nodes; with more than one the next is tried when one fails.
 
@@ -81,6 +82,7 @@ class Client(Queries):
         self._retry = retry or Retry()
         self._connect = connect
         self._sleep = sleep
+        self._clock = clock
         self._open: tuple[Stream, HttpConnection] | None = None
         self._number = 0
 
@@ -163,22 +165,26 @@ class Client(Queries):
                 self.close()
                 lost = lost or error.sent
                 if attempt >= self._retry.attempts or (error.sent and not safe):
-                    raise TransportError(str(error), sent=lost) from error
+                    error.sent = lost
+                    raise
             self._endpoints.append(self._endpoints.pop(0))
             self._sleep(self._retry.delay_s(attempt, random.random()))
             attempt += 1
 
     def _exchange_once(self, body: bytes, wait_ms: int) -> bytes:
         timeout_s = self._timeout_s + wait_ms / 1000
+        end = self._clock() + timeout_s
         sent = False
         try:
             stream, connection = self._connection()
-            stream.settimeout(timeout_s)
             request = connection.request(body)
+            stream.settimeout(self._left(end))
             sent = True
             stream.sendall(request)
             answer = None
             while answer is None:
+                # The limit is for the whole answer: a node that trickles must not extend it byte by byte.
+                stream.settimeout(self._left(end))
                 answer = connection.receive(stream.recv(READ_BYTES))
         except TimeoutError:
             raise TimedOut(f"{self._endpoints[0]} did not answer within {timeout_s:g} s", sent=sent) from None
@@ -190,6 +196,12 @@ class Client(Queries):
         if not connection.reusable:
             self.close()
         return answer.body
+
+    def _left(self, end: float) -> float:
+        left = end - self._clock()
+        if left <= 0:
+            raise TimeoutError
+        return left
 
     def _connection(self) -> tuple[Stream, HttpConnection]:
         if self._open is None:

@@ -128,7 +128,8 @@ class AsyncClient(AsyncQueries):
             except TransportError as error:
                 lost = lost or error.sent
                 if attempt >= self._retry.attempts or (error.sent and not safe):
-                    raise TransportError(str(error), sent=lost) from error
+                    error.sent = lost
+                    raise
             self._endpoints.rotate(-1)
             await trio.sleep(self._retry.delay_s(attempt, random.random()))
             attempt += 1
