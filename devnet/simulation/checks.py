@@ -1,0 +1,184 @@
+"""What must hold at every moment of a run, each as a small object that watches the cluster and raises Violation.
+
+A check knows only what correct validators say and commit, as anyone outside could see it; nothing of a core's inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from consensus.messages import Kind, Message, NewView, PrePrepare, ViewChange, Vote
+from devnet.simulation.signatures import verify
+from devnet.simulation.world import ACCOUNTS, ASSET, BALANCE
+from state.block import vote_preimage
+from state.execution import ExecutedBlock
+from state.hashing import Hash
+from state.tree.hashes import root_of
+from state.types import VOTE_COMMIT, Certificate, TxId
+
+if TYPE_CHECKING:
+    from devnet.simulation.cluster import Cluster
+    from devnet.simulation.machine import Machine
+
+
+@dataclass(slots=True)
+class Violation(Exception):
+    """Something happened that must never happen. `check` names the law, `what` tells how it was broken."""
+
+    check: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.what}"
+
+
+class Check:
+    """A law of the network. Each method is told of one kind of event at a correct validator's machine."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def left(self, machine: Machine, message: Message) -> None:
+        """A message leaves the machine."""
+
+    def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
+        """A block became the machine's durable head."""
+
+    def started(self, machine: Machine) -> None:
+        """The machine's process begins, from what its disk holds."""
+
+
+class Agreement(Check):
+    """At each height all correct validators commit the same block."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._blocks: dict[int, tuple[Hash, int]] = {}
+
+    def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
+        """Compares with whoever committed this height first."""
+        header = executed.block.header
+        first, by = self._blocks.setdefault(header.height, (header.hash, machine.number))
+        if first != header.hash:
+            raise Violation(
+                "agreement",
+                f"at height {header.height} machine {by} committed {first.hex()[:8]}, "
+                f"and machine {machine.number} {header.hash.hex()[:8]}",
+            )
+
+
+class Certificates(Check):
+    """A block is committed on a quorum of COMMITs alone: counted here again, from the signatures up."""
+
+    def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
+        """Counts and proves the signatures."""
+        header, world = executed.block.header, self.cluster.world
+        n = world.validators.n
+        quorum = (n + (n - 1) // 3) // 2 + 1
+        preimage = vote_preimage(
+            world.genesis.hash, world.validators.hash, VOTE_COMMIT, header.height, certificate.view, header.hash
+        )
+        proved = {
+            index
+            for index, signature in certificate.signatures
+            if index < n and verify(world.validators.validators[index].key, preimage, signature)
+        }
+        about = (certificate.kind, certificate.height, certificate.block_hash)
+        if len(proved) < quorum or about != (VOTE_COMMIT, header.height, header.hash):
+            raise Violation(
+                "certificate", f"machine {machine.number} committed height {header.height} on {len(proved)} COMMITs"
+            )
+
+
+class Votes(Check):
+    """A correct validator says one thing for each height and view, whatever it forgot, and keeps its promises."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._said: dict[tuple[int, int, int, int], Hash] = {}
+        self._promised: dict[int, int] = {}
+
+    def left(self, machine: Machine, message: Message) -> None:
+        """Holds a vote against all that the validator said before; what it hands on of others is theirs."""
+        if getattr(message, "sender", None) != machine.index:
+            return
+        if isinstance(message, ViewChange):
+            self._promised[machine.index] = max(self._promised.get(machine.index, 0), message.view)
+        if not isinstance(message, Vote | PrePrepare | NewView):
+            return
+        key = (machine.index, int(message.kind), message.height, message.view)
+        earlier = self._said.get(key)
+        if earlier is not None:
+            if earlier != message.digest:
+                raise Violation("votes", f"validator {machine.index} contradicts its own {_name(message)}")
+            return
+        self._said[key] = message.digest
+        promised = self._promised.get(machine.index, 0)
+        if message.view < promised:
+            raise Violation("promise", f"validator {machine.index} promised view {promised}: {_name(message)}")
+
+
+def _name(message: Vote | PrePrepare | NewView) -> str:
+    return f"{Kind(message.kind).name} of height {message.height}, view {message.view}"
+
+
+class Money(Check):
+    """Nothing is made or lost: balances add up, and the header's state root is that of the state, by definition."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._checked_to = 0
+
+    def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
+        """Adds up, once a height: the same state root at the other machines says the rest."""
+        header, world = executed.block.header, self.cluster.world
+        if header.height <= self._checked_to:
+            return
+        self._checked_to = header.height
+        chain = machine.disk.chain
+        total = sum(sum(world.ledger.read_balance(chain, address, ASSET)) for address in world.accounts)
+        if total != ACCOUNTS * BALANCE:
+            raise Violation("money", f"after height {header.height} the accounts hold {total}")
+        if root_of(chain.pairs) != header.state_root:
+            raise Violation("state root", f"the state after height {header.height} has another root than its header")
+
+
+class Transactions(Check):
+    """No transaction takes effect twice in one chain."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._seen: dict[tuple[int, TxId], int] = {}
+
+    def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
+        """Notes where each transaction stands at each machine."""
+        height = executed.block.header.height
+        for tx in executed.transactions:
+            earlier = self._seen.setdefault((machine.number, tx.id), height)
+            if earlier != height:
+                raise Violation("transactions", f"one transaction stands in blocks {earlier} and {height}")
+
+
+class Durability(Check):
+    """What a machine called final is on its disk after any loss of power."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._final: dict[int, tuple[int, Hash]] = {}
+
+    def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
+        """Notes what is final."""
+        header = executed.block.header
+        self._final[machine.number] = (header.height, header.hash)
+
+    def started(self, machine: Machine) -> None:
+        """Looks for it."""
+        height, block_hash = self._final.get(machine.number, (0, b""))
+        if height and machine.disk.chain.heights.get(Hash(block_hash)) != height:
+            raise Violation("durability", f"machine {machine.number} lost height {height}, which was final")
+
+
+CheckType: TypeAlias = type[Check]
+
+ALL_CHECKS: Final[tuple[CheckType, ...]] = (Agreement, Certificates, Votes, Money, Transactions, Durability)

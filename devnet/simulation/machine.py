@@ -1,0 +1,368 @@
+"""One machine: a process around a consensus core, which performs its effects by the contract, and can die anywhere.
+
+The rules of the contract that are kept here: inputs come one by one, the time before all else; a Persist binds every
+later send and commit, so these stand in one queue; a write takes time, and power may go between any two effects. The
+disk outlives the process, everything else is made anew at a start.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from consensus.interface import (
+    AskProposal,
+    AskValidation,
+    Broadcast,
+    Commit,
+    Config,
+    Effect,
+    Input,
+    Persist,
+    PushTransactions,
+    Received,
+    Report,
+    RequestBody,
+    RequestSync,
+    Restored,
+    Send,
+    SetTimer,
+    Tick,
+)
+from consensus.messages import Message
+from consensus.records import recovery_records
+from consensus.replica import Replica
+from devnet.simulation.disk import Disk, RecordWrite
+from devnet.simulation.fetching import Fetching
+from devnet.simulation.parcels import (
+    BlocksSent,
+    BodySent,
+    Parcel,
+    Spoken,
+    Transactions,
+    WantBlocks,
+    WantBody,
+    WantTransactions,
+)
+from devnet.simulation.pool import Pool
+from devnet.simulation.schedule import MS
+from devnet.simulation.settings import Timing
+from devnet.simulation.signatures import signer_of
+from devnet.simulation.work import Work
+from devnet.simulation.world import START_MS
+from state.errors import InvariantError
+from state.transaction import Transaction
+from state.types import Height
+
+if TYPE_CHECKING:
+    from devnet.simulation.cluster import Cluster
+
+PUSHED_MAX: Final = 8
+LATE_SYNC_US: Final = 30 * MS
+
+
+class Machine:
+    """Machine `number`, which signs as validator `index`."""
+
+    def __init__(self, cluster: Cluster, number: int, index: int, rng: random.Random) -> None:
+        self.cluster = cluster
+        self.number = number
+        self.index = index
+        self.rng = rng
+        self.disk = Disk(cluster.world)
+        self.conduct = cluster.conduct_of(index, rng)
+        self.timing: Timing = cluster.settings.timing
+        self.skew_ms = 0
+        self.life = 0
+        self.up = False
+        self._paused_until_us = 0
+        self._dies_in: tuple[int, int] | None = None
+
+    # ---- life and death ----
+
+    def start(self) -> None:
+        """Begins a process from what the disk holds."""
+        cluster, chain = self.cluster, self.disk.chain
+        self.life += 1
+        self.up = True
+        self._outbox: deque[Effect] = deque()
+        self._writing = False
+        self._timer_ms: int | None = None
+        # A monotonic clock begins anywhere, and nothing of it survives a restart.
+        self._clock_us = self.rng.randrange(1_000_000) * MS - cluster.schedule.now_us
+        self._ticked_ms = -1
+        self.pool = Pool(cluster.sequences(chain))
+        self.fetching = Fetching(self)
+        self.work = Work(self)
+        restored = Restored(
+            head=chain.head,
+            certificate=chain.certificate,
+            validators=chain.validators,
+            validators_since=Height(1),
+            records=dict(self.disk.records),
+            load_block=self.disk.known_block,
+        )
+        self._guarded(lambda: self._begin(restored))
+
+    def _begin(self, restored: Restored) -> None:
+        key = restored.validators.validators[self.index].key
+        self.core: Replica = self.cluster.variant.replica(self._config(key), restored, signer_of(key))
+        self._tick()
+        self.cluster.started(self)
+
+    def _config(self, key: bytes) -> Config:
+        genesis, timing = self.cluster.world.genesis, self.timing
+        return Config(
+            chain_id=genesis.chain_id,
+            genesis_hash=genesis.hash,
+            key=key,
+            leader_term=genesis.parameters.leader_term,
+            drift_ms=genesis.parameters.drift_ms,
+            progress_timeout_ms=timing.progress_timeout_ms,
+            progress_timeout_max_ms=timing.progress_timeout_max_ms,
+            status_interval_ms=timing.status_interval_ms,
+            status_busy_ms=timing.status_busy_ms,
+        )
+
+    def lose_power(self, down_us: int) -> None:
+        """Ends the process at once; it starts again after `down_us`."""
+        if not self.up:
+            return
+        self.cluster.trace(self.number, "loses power for {} ms", down_us // MS)
+        self.up = False
+        self.life += 1
+        self._dies_in = None
+        self._paused_until_us = 0
+        self.disk.lose_power(self.rng)
+        self.cluster.schedule.after(down_us, self._power_returns)
+
+    def _power_returns(self) -> None:
+        self.cluster.trace(self.number, "starts at height {}", self.disk.chain.head.height)
+        self.start()
+
+    def lose_records(self, down_us: int) -> None:
+        """Loses power and all vote records; the operator runs `recover` before the start."""
+        if self.up:
+            self.lose_power(down_us)
+            self.disk.bodies.clear()
+            self.disk.records = dict(recovery_records(self.disk.chain.head.height, self.wall_ms()))
+
+    def die_after(self, effects: int, down_us: int) -> None:
+        """Takes the power after so many effects."""
+        self._dies_in = (effects, down_us)
+
+    def pause(self, until_us: int) -> None:
+        """Stands still until a time."""
+        self._paused_until_us = until_us
+
+    def later(self, delay_us: int, action: Callable[[], None]) -> None:
+        """Lets the process do something after a while, unless it ends before; a paused one does it when it goes on."""
+        life = self.life
+
+        def act() -> None:
+            if life != self.life:
+                return
+            wait_us = self._paused_until_us - self.cluster.schedule.now_us
+            if wait_us > 0:
+                self.cluster.schedule.after(wait_us, act)
+            else:
+                self._guarded(action)
+
+        self.cluster.schedule.after(delay_us, act)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """A broken invariant halts a node; the checkers decide whether that may happen."""
+        try:
+            action()
+        except InvariantError as error:
+            self.up = False
+            self.life += 1
+            self.cluster.halted(self, error)
+
+    # ---- clocks ----
+
+    def now_ms(self) -> int:
+        """Returns the process's monotonic clock."""
+        return (self.cluster.schedule.now_us + self._clock_us) // MS
+
+    def wall_ms(self) -> int:
+        """Returns the machine's wall clock."""
+        return START_MS + self.cluster.schedule.now_us // MS + self.skew_ms
+
+    # ---- inputs ----
+
+    def step(self, value: Input) -> None:
+        """Gives the core an input, and the time before it if that has moved."""
+        life = self.life
+        self._tick()
+        if life == self.life:
+            self.cluster.trace_core(self.number, value)
+            self._perform(self.core.step(value))
+
+    def _tick(self) -> None:
+        now_ms = self.now_ms()
+        if now_ms != self._ticked_ms:
+            self._ticked_ms = now_ms
+            self._perform(self.core.step(Tick(now_ms)))
+
+    def arrived(self, source: int, parcel: Parcel) -> None:
+        """Takes what another machine sent."""
+        if self.up:
+            self.later(0, lambda: self._open(source, parcel))
+
+    def _open(self, source: int, parcel: Parcel) -> None:
+        match parcel:
+            case Spoken(message):
+                if self.cluster.proved(message):
+                    for to, said in self.conduct.hear(self, message):
+                        self._transmit(to, said)
+                    self.step(Received(message))
+            case Transactions(transactions):
+                self.take(transactions)
+                self.fetching.transactions_came(transactions)
+            case WantTransactions():
+                self.fetching.serve_transactions(source, parcel)
+            case WantBody():
+                self.fetching.serve_body(source, parcel)
+            case BodySent(body):
+                self.fetching.body_came(body)
+            case WantBlocks():
+                self.fetching.serve_blocks(source, parcel)
+            case BlocksSent():
+                self.fetching.blocks_came(parcel)
+
+    def submitted(self, tx: Transaction) -> None:
+        """Takes a transaction from a client and passes it on to all."""
+        if self.up:
+            self.later(0, lambda: self._submit(tx))
+
+    def _submit(self, tx: Transaction) -> None:
+        self.take((tx,))
+        self._send_all(Transactions((tx,)))
+
+    def take(self, transactions: tuple[Transaction, ...]) -> None:
+        """Adds transactions to the pool."""
+        if sum(self.pool.add(tx) for tx in transactions):
+            self.work.work_changed()
+
+    def candidates(self) -> list[Transaction]:
+        """Returns what this machine would put into a block, as primary."""
+        return self.conduct.choose(self.pool.candidates())[: self.cluster.settings.block_transactions_max]
+
+    # ---- effects ----
+
+    def _perform(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            self.cluster.trace_core(self.number, effect)
+            match effect:
+                case Persist() | Send() | Broadcast() | Commit() | PushTransactions():
+                    self._outbox.append(effect)
+                case SetTimer(at_ms):
+                    self._set_timer(at_ms)
+                case AskProposal():
+                    self.work.propose(effect)
+                case AskValidation():
+                    self.work.validate(effect)
+                case RequestSync():
+                    self.fetching.sync(effect)
+                case RequestBody():
+                    self.fetching.want_body(effect)
+                case Report():
+                    self.cluster.reported(self, effect)
+        self._pump()
+
+    def _set_timer(self, at_ms: int) -> None:
+        if at_ms == self._timer_ms:
+            return
+        self._timer_ms = at_ms
+
+        def fire() -> None:
+            if self._timer_ms == at_ms:
+                self._timer_ms = None
+                self._tick()
+
+        self.later(max(1, at_ms - self.now_ms()) * MS, fire)
+
+    def _pump(self) -> None:
+        """Performs what stands in the queue up to the next write."""
+        while self._outbox and not self._writing and self.up:
+            effect = self._outbox.popleft()
+            match effect:
+                case Persist():
+                    self._persist(effect)
+                case Send(to, message):
+                    self._say(to, message)
+                case Broadcast(message):
+                    for to in range(self.cluster.settings.n):
+                        if to != self.index:
+                            self._say(to, message)
+                case Commit():
+                    self._count_effect()
+                    if self.up:
+                        self.work.commit(effect)
+                case PushTransactions():
+                    self._send_all(Transactions(self.pool.oldest(PUSHED_MAX)))
+
+    def _persist(self, effect: Persist) -> None:
+        bodies = [self.fetching.body(block_hash) for block_hash in effect.bodies]
+        if any(body is None for body in bodies):
+            raise InvariantError("a Persist asks for a body that is not at hand")
+        stored = tuple(body for body in bodies if body is not None)
+        self._count_effect()
+        if not self.up:
+            return
+        self.disk.issue(RecordWrite(effect.puts, effect.deletes, stored, effect.bodies_dropped))
+        if self.cluster.variant.persists_first:
+            self._writing = True
+            self.later(self.timing.write_us, self._persisted)
+        else:
+            self.later(LATE_SYNC_US, self.disk.sync)
+
+    def _persisted(self) -> None:
+        self._count_effect()
+        if self.up:
+            self.disk.sync()
+            self._writing = False
+            self._pump()
+
+    def _say(self, to: int, message: Message) -> None:
+        self._count_effect()
+        if self.up:
+            for target, said in self.conduct.say(self, to, message):
+                self._transmit(target, said)
+
+    def _transmit(self, to: int, message: Message) -> None:
+        self.cluster.left(self, message)
+        self.send(to, Spoken(message))
+
+    def _count_effect(self) -> None:
+        if self._dies_in is not None:
+            effects, down_us = self._dies_in
+            self._dies_in = (effects - 1, down_us)
+            if effects <= 0:
+                self.lose_power(down_us)
+
+    # ---- sending ----
+
+    def send(self, to: int, parcel: Parcel) -> None:
+        """Sends to a validator: to all its machines, if it has twins."""
+        for number in self.cluster.machines_of[to]:
+            if number != self.number:
+                self.send_machine(number, parcel)
+
+    def send_machine(self, number: int, parcel: Parcel) -> None:
+        """Sends to one machine."""
+        kind = parcel.message.kind if isinstance(parcel, Spoken) else None
+        self.cluster.network.send(self.number, number, parcel, kind)
+
+    def _send_all(self, parcel: Parcel) -> None:
+        for to in range(self.cluster.settings.n):
+            if to != self.index:
+                self.send(to, parcel)
+
+    def someone(self, among: tuple[int, ...] = ()) -> int:
+        """Returns another validator, one of `among` where that names any."""
+        others = [index for index in among or range(self.cluster.settings.n) if index != self.index]
+        return self.rng.choice(others or [index for index in range(self.cluster.settings.n) if index != self.index])

@@ -1,0 +1,63 @@
+"""Links between machines: they delay, reorder, lose, duplicate, and are cut, wholly or for some kinds of message.
+
+A link has no order and no connections: this is a harsher network than the TLS streams of a node give.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from consensus.messages import Kind
+from devnet.simulation.faults import Link
+from devnet.simulation.schedule import Schedule
+from devnet.simulation.settings import Links
+
+
+class Network:
+    """All links of a cluster."""
+
+    def __init__(
+        self, schedule: Schedule, rng: random.Random, links: Links, deliver: Callable[[int, int, Any], None]
+    ) -> None:
+        """Takes what gets a message that arrives: deliver(from, to, message)."""
+        self.links = links
+        self.sent = 0
+        self._schedule = schedule
+        self._rng = rng
+        self._deliver = deliver
+        self._cuts: dict[Link, int] = {}
+        self._hushed: dict[tuple[Link, Kind], int] = {}
+
+    def cut(self, links: Iterable[Link], by: int) -> None:
+        """Cuts each link once more (+1), or once less (-1): cuts may overlap."""
+        for link in links:
+            self._cuts[link] = self._cuts.get(link, 0) + by
+
+    def hush(self, links: Iterable[Link], kinds: Iterable[Kind], by: int) -> None:
+        """Lets each link drop these kinds of consensus message, once more (+1) or once less (-1)."""
+        for place in [(link, kind) for link in links for kind in kinds]:
+            self._hushed[place] = self._hushed.get(place, 0) + by
+
+    def send(self, source: int, target: int, message: Any, kind: Kind | None) -> None:
+        """Sends a message on its way. A cut takes what is sent while it lasts, and what would arrive then.
+
+        `kind` is that of a consensus message, None for anything else.
+        """
+        rng, links = self._rng, self.links
+        self.sent += 1
+        if self._cuts.get((source, target)) or (links.loss and rng.random() < links.loss):
+            return
+        if kind is not None and self._hushed.get(((source, target), kind)):
+            return
+        copies = 2 if links.duplication and rng.random() < links.duplication else 1
+        for _ in range(copies):
+            delay = links.delay_us + int(links.jitter_us * rng.random())
+            if links.straying and rng.random() < links.straying:
+                delay += int(links.stray_us * rng.random())
+            self._schedule.after(delay, lambda: self._arrive(source, target, message))
+
+    def _arrive(self, source: int, target: int, message: Any) -> None:
+        if not self._cuts.get((source, target)):
+            self._deliver(source, target, message)

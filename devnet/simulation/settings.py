@@ -1,0 +1,78 @@
+"""Everything that a run depends on, as one value: a seed's settings can be printed, changed and run again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from devnet.simulation.faults import Fault
+from devnet.simulation.schedule import MS, SECOND
+
+CORRECT: Final = "correct"
+TWIN: Final = "twin"
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """How messages travel: each takes `delay_us` plus up to `jitter_us`; probabilities are per message."""
+
+    delay_us: int = 1 * MS
+    jitter_us: int = 2 * MS
+    loss: float = 0.0
+    duplication: float = 0.0
+    straying: float = 0.0
+    stray_us: int = 500 * MS
+
+
+CALM: Final = Links()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a machine's own work takes, and the core's timers."""
+
+    write_us: int = 1 * MS
+    build_us: int = 1 * MS
+    execute_us: int = 1 * MS
+    progress_timeout_ms: int = 300
+    progress_timeout_max_ms: int = 2_400
+    status_interval_ms: int = 500
+    status_busy_ms: int = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One run.
+
+    `conducts` names how each validator behaves. Machine i < n is validator i's; a twin's second machine has the next
+    free number. `links` hold until `heal_us`, when the last fault is over too; from then on links are calm, and
+    everything submitted must be final everywhere within `recovery_us`.
+    """
+
+    seed: int
+    conducts: tuple[str, ...]
+    leader_term: int = 0
+    links: Links = CALM
+    timing: Timing = Timing()
+    faults: tuple[Fault, ...] = ()
+    heal_us: int = 5 * SECOND
+    recovery_us: int = 60 * SECOND
+    transactions: int = 24
+    block_transactions_max: int = 4
+    submit_until_us: int = 4 * SECOND
+    resubmit_us: int = 1_500 * MS
+    skews_ms: tuple[int, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """The number of validators."""
+        return len(self.conducts)
+
+    def machines(self) -> tuple[int, ...]:
+        """Returns the validator's index for each machine, by the machine's number."""
+        twins = [index for index, conduct in enumerate(self.conducts) if conduct == TWIN]
+        return (*range(self.n), *twins)
+
+    def correct(self) -> tuple[int, ...]:
+        """Returns the indexes of the correct validators."""
+        return tuple(index for index, conduct in enumerate(self.conducts) if conduct == CORRECT)

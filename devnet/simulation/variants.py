@@ -1,0 +1,78 @@
+"""Cores and drivers that break one rule each: the simulator must find what goes wrong with them, or it finds nothing.
+
+A variant holds for all correct validators of a run. `SOUND` breaks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from consensus.interface import Config, Restored
+from consensus.messages import ViewChange
+from consensus.replica import Replica
+from consensus.rules import Rules
+from state.hashing import Hash
+from state.types import Certificate, Height, ValidatorSet, View
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A core's rules, and whether its driver keeps the contract: `persists_first` is "durable before it leaves"."""
+
+    name: str
+    breaks: str
+    rules: Rules = field(default_factory=Rules)
+    persists_first: bool = True
+
+    def replica(self, config: Config, restored: Restored, sign: Callable[[bytes], bytes]) -> Replica:
+        """Returns a core with these rules."""
+        return Replica(config, restored, sign, self.rules)
+
+
+class _SmallQuorum(Rules):
+    def quorum(self, validators: ValidatorSet) -> int:
+        return validators.quorum - 1
+
+
+class _EmptyViewChange(Rules):
+    def prepared_to_report(self, prepared: Certificate | None, view: View) -> Certificate | None:
+        return None
+
+
+class _FreeNewView(Rules):
+    def demanded(self, changes: Iterable[ViewChange], highest: Height) -> Certificate | None:
+        return None
+
+
+class _NoFloor(Rules):
+    def floor_allows(self, floor: Height, demanded: Hash | None, height: Height, block_hash: Hash) -> bool:
+        return True
+
+
+class _NoPromise(Rules):
+    def promise_allows(self, promised: View, view: View) -> bool:
+        return True
+
+
+class _NoMemory(Rules):
+    def remembered(self, records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        return {}
+
+
+SOUND: Final = Variant("sound", "nothing")
+
+VARIANTS: Final = {
+    variant.name: variant
+    for variant in (
+        SOUND,
+        Variant("small-quorum", "a quorum is one validator too small", _SmallQuorum()),
+        Variant("empty-view-change", "a VIEW-CHANGE never carries a prepared certificate", _EmptyViewChange()),
+        Variant("free-new-view", "a NEW-VIEW never demands a prepared block again", _FreeNewView()),
+        Variant("no-floor", "a view allows any vote, however it was entered", _NoFloor()),
+        Variant("no-promise", "a VIEW-CHANGE does not end voting in lower views", _NoPromise()),
+        Variant("no-memory", "vote records are lost by a restart", _NoMemory()),
+        Variant("send-first", "messages leave before what they rest on is durable", persists_first=False),
+    )
+}

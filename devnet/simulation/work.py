@@ -1,0 +1,193 @@
+"""The slow work of one machine's process: building, validating, committing. It ends with the process.
+
+It stands for what a node does beside its core, under the same contract: what the core asks for is answered later, a
+certified block becomes durable in one write, and only then does the core hear of it. The executor is the real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from consensus.interface import (
+    AskProposal,
+    AskValidation,
+    Commit,
+    Committed,
+    Complaint,
+    NothingToPropose,
+    Outcome,
+    Proposed,
+    Validated,
+    WorkChanged,
+)
+from devnet.simulation.chain import Body
+from devnet.simulation.disk import CommitWrite
+from devnet.simulation.world import DRIFT_MS
+from state import slices
+from state.errors import InvariantError, Rejected
+from state.execution import ExecutedBlock, Executor
+from state.hashing import Hash
+from state.transaction import Transaction
+from state.types import Certificate, Header, WireHash
+
+if TYPE_CHECKING:
+    from devnet.simulation.machine import Machine
+
+Certified: TypeAlias = tuple[Header, tuple[WireHash, ...], Certificate]
+_CACHED: Final = 64
+
+
+class Work:
+    """Candidates for the next height and the way of certified blocks onto the disk."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._chain = machine.disk.chain
+        world = machine.cluster.world
+        self.executor = Executor(
+            world.ledger, world.genesis.context, self._chain, accounts_cached=_CACHED, pages_cached=_CACHED
+        )
+        self._executed: dict[Hash, ExecutedBlock] = {}
+        self._certified: dict[int, Certified] = {}
+        self._committing = False
+        self._told_of_work = False
+        self._complained = False
+
+    def body(self, block_hash: Hash) -> Body | None:
+        """Returns a candidate that was executed here, or None."""
+        executed = self._executed.get(block_hash)
+        return None if executed is None else Body(executed.block.header, executed.transactions)
+
+    def candidate_transaction(self, wire_hash: WireHash) -> Transaction | None:
+        """Returns a transaction of a candidate, or None."""
+        for executed in self._executed.values():
+            for tx in executed.transactions:
+                if tx.wire_hash == wire_hash:
+                    return tx
+        return None
+
+    def work_changed(self) -> None:
+        """Tells the core whether transactions wait, if that is news."""
+        has_work = self._machine.pool.has_work()
+        if has_work != self._told_of_work:
+            self._told_of_work = has_work
+            self._machine.step(WorkChanged(has_work))
+
+    def propose(self, ask: AskProposal) -> None:
+        """Answers AskProposal, in a while."""
+        self._machine.later(self._machine.timing.build_us, lambda: self._build(ask))
+
+    def _build(self, ask: AskProposal) -> None:
+        machine = self._machine
+        executed = None
+        if ask.height == self._chain.head.height + 1:
+            candidates = machine.candidates()
+            key = self._chain.validators.validators[machine.index].key
+            executed = slices.run(self.executor.build(machine.wall_ms(), candidates, key, lambda: False))
+        if executed is None:
+            self._told_of_work = machine.pool.has_work()
+            machine.step(NothingToPropose(ask.height, ask.view))
+            return
+        header = executed.block.header
+        self._executed[header.hash] = executed
+        machine.step(Proposed(ask.height, ask.view, header, executed.block.wire_hashes))
+
+    def validate(self, ask: AskValidation) -> None:
+        """Answers AskValidation once the block is gathered and executed."""
+        if ask.first:
+            ahead_ms = ask.header.time_ms - self._machine.wall_ms()
+            if abs(ahead_ms) > DRIFT_MS:
+                outcome = Outcome.NOT_YET if ahead_ms > 0 else Outcome.INVALID
+                answer = Validated(ask.block_hash, ask.first, outcome, "drift" if ahead_ms <= 0 else "")
+                self._machine.later(0, lambda: self._machine.step(answer))
+                return
+
+        def answer_with(executed: ExecutedBlock | Rejected) -> None:
+            if isinstance(executed, ExecutedBlock):
+                self._machine.step(Validated(ask.block_hash, ask.first, Outcome.VALID))
+            else:
+                why = str(executed.data.get("rule", executed.code))
+                self._machine.step(Validated(ask.block_hash, ask.first, Outcome.INVALID, why))
+
+        self._execute(ask.header, ask.wire_hashes, ask.proposer, answer_with)
+
+    def _execute(
+        self,
+        header: Header,
+        wire_hashes: tuple[WireHash, ...],
+        source: int | None,
+        done: Callable[[ExecutedBlock | Rejected], None],
+    ) -> None:
+        """Gathers and executes a block of the next height; never comes to an end if that height is committed first."""
+        known = self._executed.get(header.hash)
+        if known is not None:
+            self._machine.later(0, lambda: done(known))
+            return
+
+        def run(transactions: tuple[Transaction, ...]) -> None:
+            if header.height != self._chain.head.height + 1:
+                return
+            try:
+                executed = slices.run(self.executor.execute(header, transactions))
+            except Rejected as error:
+                done(error)
+                return
+            self._executed[header.hash] = executed
+            done(executed)
+
+        def gathered(transactions: tuple[Transaction, ...]) -> None:
+            self._machine.later(self._machine.timing.execute_us, lambda: run(transactions))
+
+        self._machine.fetching.gather(header, wire_hashes, source, gathered)
+
+    def commit(self, effect: Commit) -> None:
+        """Brings a block that the core decided on to the disk."""
+        self.certified(effect.header, effect.wire_hashes, effect.certificate)
+
+    def certified(self, header: Header, wire_hashes: tuple[WireHash, ...], certificate: Certificate) -> None:
+        """Brings a block with a proved certificate to the disk, from the core or from sync, whichever comes first."""
+        if header.height <= self._chain.head.height:
+            if self._chain.heights.get(header.hash) != header.height:
+                raise InvariantError(f"two certified blocks at height {header.height}")
+            return
+        self._certified.setdefault(header.height, (header, wire_hashes, certificate))
+        self._advance()
+
+    def _advance(self) -> None:
+        waiting = self._certified.get(self._chain.head.height + 1)
+        if self._committing or waiting is None:
+            return
+        self._committing = True
+        header, wire_hashes, certificate = waiting
+
+        def write(executed: ExecutedBlock | Rejected) -> None:
+            if isinstance(executed, Rejected):
+                raise InvariantError(f"certified block {header.height} does not execute here: {executed}")
+            self._machine.disk.issue(CommitWrite(executed, certificate))
+            self._machine.later(self._machine.timing.write_us, lambda: self._written(executed, certificate))
+
+        self._execute(header, wire_hashes, None, write)
+
+    def _written(self, executed: ExecutedBlock, certificate: Certificate) -> None:
+        machine, header = self._machine, executed.block.header
+        machine.disk.sync()
+        self.executor.committed(executed)
+        self._committing = False
+        self._certified.pop(header.height)
+        self._executed.clear()
+        had_room = len(executed.transactions) < machine.cluster.settings.block_transactions_max
+        machine.pool.committed(executed.transactions, had_room)
+        machine.fetching.committed()
+        machine.cluster.committed(machine, executed, certificate)
+        machine.step(Committed(header, certificate, executed.validators_next))
+        self.work_changed()
+        self._complain()
+        self._advance()
+
+    def _complain(self) -> None:
+        """Tells the core that transactions are left out, after each block that shows it, and when it is over."""
+        reason = "left_out" if self._machine.pool.left_out() else None
+        if reason is not None or self._complained:
+            self._complained = reason is not None
+            self._machine.step(Complaint(reason))

@@ -1,0 +1,125 @@
+"""The chain that is simulated: its validators, a handful of accounts, and transfers that were signed beforehand.
+
+It is the same for all seeds with one number of validators, so that it is made once a process; a seed chooses from it.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from state import rfc6962, slices
+from state.block import evidence_hash
+from state.genesis import ChainParameters, Genesis, GenesisAccount, GenesisAsset
+from state.hashing import ZERO_HASH, sha256
+from state.keys import ED25519, SigningKey
+from state.ledger import Ledger
+from state.transaction import Operation, Transaction, body_value, decode_transaction, sign_transaction
+from state.tree.update import update
+from state.types import (
+    HEADER_VERSION,
+    Address,
+    Amount,
+    AssetCode,
+    Header,
+    Height,
+    TimeMs,
+    Validator,
+    ValidatorSet,
+)
+
+START_MS: Final = 1_700_000_000_000
+ASSET: Final = AssetCode("QNX")
+ACCOUNTS: Final = 6
+TRANSFERS_EACH: Final = 12
+BALANCE: Final = 1_000
+DRIFT_MS: Final = 5_000
+DEADLINE_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True)
+class World:
+    """What all machines of a simulation share before it begins.
+
+    `pairs` is the genesis state, `rows` its tree; `transfers` holds, for each account, its transfers in order of
+    sequence. Nothing of it is changed by a run.
+    """
+
+    genesis: Genesis
+    ledger: Ledger
+    header: Header
+    pairs: dict[bytes, bytes]
+    rows: dict[bytes, bytes]
+    accounts: tuple[Address, ...]
+    transfers: tuple[tuple[Transaction, ...], ...]
+
+    @property
+    def validators(self) -> ValidatorSet:
+        """The validators, in force at all heights."""
+        return self.genesis.validators
+
+
+@lru_cache(maxsize=16)
+def world_of(n: int, leader_term: int) -> World:
+    """Returns the world with `n` validators."""
+    keys = [_key(b"account", number) for number in range(ACCOUNTS)]
+    genesis = _genesis(n, leader_term, keys)
+    ledger = Ledger()
+    pairs = dict(ledger.genesis_pairs(genesis))
+    tree = slices.run(update({}, None, 0, {sha256(key): value for key, value in pairs.items()}))
+    header = Header(
+        version=HEADER_VERSION,
+        chain_id=genesis.chain_id,
+        height=Height(0),
+        time_ms=genesis.time_ms,
+        parent_hash=genesis.hash,
+        tx_root=rfc6962.root(()),
+        receipts_root=rfc6962.root(()),
+        state_root=tree.root,
+        validators_hash=genesis.validators.hash,
+        next_validators_hash=genesis.validators.hash,
+        proposer=ZERO_HASH,
+        evidence_hash=evidence_hash(()),
+        units_used=0,
+    )
+    transfers = tuple(_transfers(genesis, keys, number) for number in range(ACCOUNTS))
+    addresses = tuple(key.address for key in keys)
+    return World(genesis, ledger, header, pairs, dict(tree.puts), addresses, transfers)
+
+
+def _key(what: bytes, number: int) -> SigningKey:
+    return SigningKey(ED25519, sha256(what + bytes([number])))
+
+
+def _genesis(n: int, leader_term: int, keys: list[SigningKey]) -> Genesis:
+    genesis = Genesis(
+        chain_id="simulated-1",
+        time_ms=TimeMs(START_MS),
+        validators=ValidatorSet.of(
+            Validator(f"v{number}", sha256(b"validator" + bytes([number])), sha256(b"node" + bytes([number])))
+            for number in range(n)
+        ),
+        parameters=ChainParameters(leader_term=leader_term, drift_ms=DRIFT_MS),
+        assets=(GenesisAsset(ASSET, 0, keys[0].address),),
+        accounts=tuple(
+            GenesisAccount(address, ((ASSET, Amount(BALANCE)),)) for address in sorted(key.address for key in keys)
+        ),
+    )
+    genesis.check()
+    return genesis
+
+
+def _transfers(genesis: Genesis, keys: list[SigningKey], number: int) -> tuple[Transaction, ...]:
+    """Transfers of one account; some are for more than it can have, so that blocks hold failures too."""
+    rng = random.Random(number)
+    key, context = keys[number], genesis.context
+    made = []
+    for sequence in range(TRANSFERS_EACH):
+        to = keys[rng.randrange(ACCOUNTS)].address
+        amount = rng.randrange(1, BALANCE * 2 if rng.random() < 0.2 else BALANCE // 4)
+        pay = Operation("transfer", 1, (None, ASSET, ((to, amount.to_bytes((amount.bit_length() + 7) // 8, "big")),)))
+        body = body_value(context, key.address, 0, sequence, START_MS + DEADLINE_MS, [pay])
+        made.append(decode_transaction(sign_transaction(context, body, {key.address: [key]}), context))
+    return tuple(made)
