@@ -1,4 +1,4 @@
-"""A node whose clock can be set apart from the machine's while it runs: for tests only, `qenex start` has no such thing.
+"""A node whose clock can be set apart from the machine's while it runs: for tests only, `qenex start` cannot.
 
 The offset stands in a file of the node's home, in ms; the node reads it at its start and on SIGUSR1.
 """

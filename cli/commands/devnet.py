@@ -109,6 +109,53 @@ def up(
     launch(home, make_fleet, make_show(f"QENEX devnet in {home}", settings.json))
 
 
+@command.command("load")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Transactions a second [default: as taken].")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="How long.")
+@click.option("--accounts", type=click.IntRange(2), default=1_000, show_default=True, help="Sending accounts.")
+@click.option("--transfers", type=click.IntRange(1, 256), default=1, show_default=True, help="Recipients of each.")
+@click.option("--in-flight", type=click.IntRange(4, 20_000), default=4_000, show_default=True, help="Without --rate.")
+@click.option(
+    "--wait",
+    type=click.Choice(["accepted", "committed"]),
+    help="What each request waits for [default: committed up to 300/s; else accepted, and blocks tell the rest].",
+)
+@_options
+@click.pass_obj
+def load(
+    settings: Settings,
+    rate: float | None,
+    seconds: float,
+    accounts: int,
+    transfers: int,
+    in_flight: int,
+    wait: str | None,
+) -> None:
+    """Send signed transfers through all validators, measure, and check that none was lost or doubled.
+
+    Latency is from when a transaction was due (with --rate) or sent, to when its client learned that it is final.
+    """
+    from devnet.load.run import Load, LoadPlan
+    from qenex_node.exitcodes import ExitCode
+
+    plan = LoadPlan(rate, seconds, accounts, transfers, in_flight, wait)
+
+    def tell(text: str) -> None:
+        if not settings.json:
+            click.echo(text, err=True)
+
+    result = Load(_home(settings), plan, tell).run()
+    told = result.to_json()
+    shown = {name: value for name, value in told.items() if name not in ("nodes", "latency_ms", "head", "problems")}
+    shown |= {f"latency_{name}_ms": value for name, value in told["latency_ms"].items()}
+    output.answer(settings, told, output.fields(shown), *(f"PROBLEM: {problem}" for problem in result.problems))
+    if not settings.json:
+        columns = ("name", "cpu_s", "cpu_share", "rss", "rss_anon")
+        output.table("Nodes", columns, [[use[column] for column in columns] for use in told["nodes"]])
+    if not result.ok:
+        click.get_current_context().exit(ExitCode.AUDIT_FAILED)
+
+
 @command.group("node")
 def node() -> None:
     """Break single nodes of a running network, and bring them back."""
