@@ -1,15 +1,16 @@
 """The database of a node: chain, state and vote records in one LevelDB.
 
 The order to read it in: keys.py (what is stored), files.py and database.py (how it is opened, read and written),
-chain.py, votes.py, genesis.py and pruning.py (the kinds of records), store.py (the whole, as the node sees it), and
-verify.py (proving all of it anew).
+chain.py, index.py, votes.py, genesis.py, commit.py and pruning.py (what is written and read), store.py (the whole, as
+the node sees it), and verify.py (proving all of it anew).
 """
 
+from state.store.commit import PreparedCommit
 from state.store.database import CACHE_BYTES_DEFAULT, WRITE_BUFFER_BYTES_DEFAULT
 from state.store.errors import Damaged, StorageFailed, StoreError
 from state.store.files import copy_store, free_bytes
 from state.store.genesis import genesis_header, write_state_file
-from state.store.store import DEFAULT_OPTIONS, PreparedCommit, Store, StoreOptions
+from state.store.store import DEFAULT_OPTIONS, Store, StoreOptions
 from state.store.votes import VoteBatch
 
 __all__ = [

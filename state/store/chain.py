@@ -6,7 +6,7 @@ as damage. Which heights count as committed is decided by the store: nothing her
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from state.block import Block
@@ -24,7 +24,6 @@ from state.limits import (
 from state.store.database import Batch, Database
 from state.store.errors import Damaged
 from state.store.keys import (
-    ACCOUNT,
     BODY,
     CHAIN,
     HASH_BYTES,
@@ -35,13 +34,14 @@ from state.store.keys import (
     STALE,
     TRANSACTION,
     VALIDATORS,
+    after,
     height_bytes,
     name_of,
     place_bytes,
     read_place,
     seal,
 )
-from state.types import Address, Certificate, Header, TxId, ValidatorSet
+from state.types import Certificate, Header, TxId, ValidatorSet
 
 _BLOCK_ARRAY: Final = b"\x93"
 """What an encoded block begins with, before its header: an array of three."""
@@ -108,11 +108,6 @@ def put_validators(batch: Batch, validators: ValidatorSet) -> None:
     """Puts a validator set under its hash."""
     key = VALIDATORS + validators.hash
     batch.put(key, seal(key, encode(validators.to_value())))
-
-
-def account_entry(address: bytes, height: int, index: int) -> bytes:
-    """Returns the key of the index entry of a transaction that touched an account."""
-    return ACCOUNT + address + place_bytes(height, index)
 
 
 # Reading
@@ -221,26 +216,15 @@ def read_place_of(database: Database, tx_id: TxId) -> tuple[int, int] | None:
     return read_place(data)
 
 
-def places_of_account(database: Database, address: Address, before: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Yields the places of an account's transactions below `before`, newest first."""
-    start = ACCOUNT + address
-    for key, _ in database.scan_back(start, start + place_bytes(*before)):
-        yield read_place(key[len(start) :])
-
-
 def stored_bodies(database: Database, from_height: int) -> dict[Hash, int]:
     """Returns hash -> height of all stored blocks from a height on, committed or not."""
     start = len(BODY) + HEIGHT_BYTES
     found: dict[Hash, int] = {}
-    for key, _ in database.scan(BODY + height_bytes(from_height), _after(BODY)):
+    for key, _ in database.scan(BODY + height_bytes(from_height), after(BODY)):
         if len(key) != start + HASH_BYTES:
             raise Damaged(name_of(key), "has a key of the wrong length")
         found[Hash(key[start:])] = int.from_bytes(key[len(BODY) : start], "big")
     return found
-
-
-def _after(letter: bytes) -> bytes:
-    return bytes([letter[0] + 1])
 
 
 def _read_blobs(database: Database, key: bytes, count_max: int, size_max: int) -> tuple[bytes, ...]:

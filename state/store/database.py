@@ -60,8 +60,11 @@ class Database:
         """Makes an empty database at `path`; raises Rejected("store_exists") if there is anything."""
         if path.exists() and any(path.iterdir()):
             raise Rejected("store_exists", f"{path} is not empty: nothing was changed")
-        files.leveldb_directory(path).mkdir(parents=True)
-        lock = files.hold_lock(path)
+        try:
+            files.leveldb_directory(path).mkdir(parents=True)
+            lock = files.hold_lock(path)
+        except OSError as error:
+            raise StorageFailed(f"making the database {path}", str(error)) from error
         return cls._open(path, lock, cache_bytes, write_buffer_bytes, durable, new=True)
 
     @classmethod
@@ -79,13 +82,16 @@ class Database:
         """
         if not files.leveldb_directory(path).is_dir():
             raise Rejected("store_missing", f"there is no database at {path}")
-        lock = files.hold_lock(path)
         try:
-            files.check_files(path)
-            files.break_seal(path)
-        except BaseException:
-            os.close(lock)
-            raise
+            lock = files.hold_lock(path)
+            try:
+                files.check_files(path)
+                files.break_seal(path)
+            except BaseException:
+                os.close(lock)
+                raise
+        except OSError as error:
+            raise StorageFailed(f"opening the database {path}", str(error)) from error
         return cls._open(path, lock, cache_bytes, write_buffer_bytes, durable, new=False)
 
     @classmethod
@@ -106,6 +112,8 @@ class Database:
             )
         except plyvel.Error as error:
             os.close(lock)
+            if "LOCK" in str(error):
+                raise Rejected("store_locked", f"the database {path} is open in another program: {error}") from None
             if isinstance(error, plyvel.IOError) and "No such file" not in str(error):
                 raise StorageFailed(f"opening the database {path}", str(error)) from error
             raise Damaged(f"the database {path}", f"cannot be opened: {error}") from error

@@ -56,7 +56,7 @@ META_HEAD: Final = META + b"head"
 META_OLDEST: Final = META + b"oldest"
 """The lowest height whose state is whole; there are no O records up to it."""
 META_INDEX: Final = META + b"index"
-"""The first height of the account index; absent where none is kept."""
+"""The first height of the account index; absent where none is kept, empty while it is being removed."""
 META_VOTES: Final = META + b"votes"
 """[version, number of vote records, XOR of their checksums]; absent where `init` did not create them."""
 META_GARBAGE: Final = META + b"garbage"
@@ -81,6 +81,11 @@ def place_bytes(height: int, index: int) -> bytes:
 def read_place(data: bytes) -> tuple[int, int]:
     """Returns (height, index) of a place."""
     return int.from_bytes(data[:HEIGHT_BYTES], "big"), int.from_bytes(data[HEIGHT_BYTES:], "big")
+
+
+def after(letter: bytes) -> bytes:
+    """Returns where the records of a letter end."""
+    return bytes([letter[0] + 1])
 
 
 def check_of(key: bytes, content: bytes) -> bytes:

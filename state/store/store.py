@@ -13,7 +13,7 @@ database that only `advance` replaces, and heights above the head count as unkno
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,25 +26,19 @@ from state.hashing import Hash, sha256
 from state.ledger import Ledger, Receipt
 from state.ledger.context import parameter_key
 from state.slices import Slices
-from state.store import chain
+from state.store import chain, index
+from state.store.commit import PreparedCommit, gather
 from state.store.database import CACHE_BYTES_DEFAULT, WRITE_BUFFER_BYTES_DEFAULT, Database, Rows, View, viewing
 from state.store.errors import Damaged
 from state.store.genesis import Progress, write_genesis
 from state.store.keys import (
-    ACCOUNT,
     FORMAT_VERSION,
     META_CHAIN,
     META_FORMAT,
-    META_INDEX,
-    NODE,
     STATE,
-    TRANSACTION,
-    height_bytes,
     name_of,
-    place_bytes,
-    seal,
 )
-from state.store.pruning import Pruner, garbage_record
+from state.store.pruning import Pruner
 from state.store.votes import VoteBatch, VoteRecords
 from state.tree.node import decode_page, page_key
 from state.tree.proof import Proof
@@ -53,7 +47,6 @@ from state.tree.read import load_root, read
 from state.types import VOTE_COMMIT, Address, Certificate, Header, TxId, ValidatorSet
 
 ACCOUNT_TRANSACTIONS_MAX: Final = 1000
-_SLICE_PUTS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +72,6 @@ class StoreOptions:
 DEFAULT_OPTIONS: Final = StoreOptions()
 
 
-@dataclass(slots=True, eq=False)
-class PreparedCommit:
-    """One block's batch, gathered but not written. `write` may be called in a worker thread."""
-
-    header: Header
-    certificate: Certificate
-    validators_next: ValidatorSet
-    dropped: tuple[Hash, ...]
-    garbage_bytes: int
-    database: Database = field(repr=False)
-    batch: Any = field(repr=False)
-    written: bool = False
-
-    def write(self) -> None:
-        """Writes it, atomically and synced; raises StorageFailed, upon which nothing of it is there."""
-        self.database.write(self.batch)
-        self.written = True
-
-
 class Store:
     """An open database with its head. Everything but `PreparedCommit.write`, `write_votes`, `prune` and `reclaim`
     belongs to one thread."""
@@ -120,7 +94,7 @@ class Store:
         self._votes = VoteRecords(database)
         self._bodies = chain.stored_bodies(database, self.head.height)
         self._bodies.pop(block_hash, None)
-        self.accounts_indexed_from: int | None = self._prepare_index()
+        self.accounts_indexed_from: int | None = index.prepare(database, options.index_accounts, self.head.height + 1)
         # Growing a batch of some MiB anew for each block costs 10 ms of page faults; a used one keeps its memory.
         self._spare_batch: Any = None
 
@@ -228,26 +202,6 @@ class Store:
         except (InvariantError, Rejected) as error:
             raise Damaged(f"the state of height {header.height}", f"is damaged: {error}") from error
 
-    def _prepare_index(self) -> int | None:
-        """Returns the first height of the account index, None without one, after switching it on or off."""
-        database = self.database
-        content = database.get(META_INDEX)
-        if content is not None and self._options.index_accounts:
-            return int.from_bytes(content, "big")
-        if content is None and not self._options.index_accounts:
-            return None
-        batch = database.batch()
-        if content is not None:
-            batch.delete(META_INDEX)
-            for key, _ in database.scan(ACCOUNT, bytes([ACCOUNT[0] + 1])):
-                batch.delete(key)
-            database.write(batch)
-            return None
-        start = self.head.height + 1
-        database.put(batch, META_INDEX, height_bytes(start))
-        database.write(batch)
-        return start
-
     # Committing
 
     def commit(self, executed: ExecutedBlock, certificate: Certificate) -> Slices[PreparedCommit]:
@@ -263,59 +217,17 @@ class Store:
             raise InvariantError(f"block {header.height} was to be committed with the certificate of another block")
         batch, self._spare_batch = self._spare_batch or self.database.batch(), None
         batch.clear()
-        if block_hash not in self._bodies:
-            chain.put_block(batch, executed.block)
-            yield
-        dropped = [(lost, at) for lost, at in list(self._bodies.items()) if at <= header.height and lost != block_hash]
-        for lost, at in dropped:
-            chain.delete_block(batch, at, lost)
-        if executed.validators_next.hash != header.validators_hash:
-            chain.put_validators(batch, executed.validators_next)
-        chain.put_receipts(batch, header.height, executed.receipt_bytes)
-        yield
-        yield from self._put_indexes(batch, header.height, executed)
-        garbage = yield from self._put_state(batch, executed)
-        chain.put_stale(batch, header.height, executed.tree.stale)
-        chain.put_head(batch, header, certificate)
-        batch.put(*garbage_record(self._pruner.garbage + garbage))
-        gone = tuple([lost for lost, _ in dropped])
-        return PreparedCommit(header, certificate, executed.validators_next, gone, garbage, self.database, batch)
-
-    def _put_indexes(self, batch: Any, height: int, executed: ExecutedBlock) -> Slices[None]:
-        put = batch.put
-        for index, tx in enumerate(executed.transactions):
-            key = TRANSACTION + tx.id
-            put(key, seal(key, place_bytes(height, index)))
-            if index % _SLICE_PUTS == _SLICE_PUTS - 1:
-                yield
-        if self.accounts_indexed_from is None:
-            return
-        for index, addresses in enumerate(executed.touched):
-            for address in addresses:
-                key = chain.account_entry(address, height, index)
-                put(key, seal(key, b""))
-            if index % _SLICE_PUTS == _SLICE_PUTS - 1:
-                yield
-
-    def _put_state(self, batch: Any, executed: ExecutedBlock) -> Slices[int]:
-        """Puts the changed records and rows; returns about how many bytes they overwrite."""
-        put = batch.put
-        garbage = 0
-        for count, (state_key, value) in enumerate(executed.changes.items(), 1):
-            key = STATE + state_key
-            if value is None:
-                batch.delete(key)
-                garbage += len(key)
-            else:
-                put(key, seal(key, value))
-                garbage += len(key) + len(value)
-            if count % _SLICE_PUTS == 0:
-                yield
-        for count, (node_key, row) in enumerate(executed.tree.puts, 1):
-            put(NODE + node_key, row)
-            if count % _SLICE_PUTS == 0:
-                yield
-        return garbage
+        return (
+            yield from gather(
+                self.database,
+                batch,
+                executed,
+                certificate,
+                bodies=dict(self._bodies),
+                indexed=self.accounts_indexed_from is not None,
+                garbage_bytes=self._pruner.garbage,
+            )
+        )
 
     def advance(self, prepared: PreparedCommit) -> None:
         """Makes a written commit the head that reads answer by."""
@@ -464,7 +376,7 @@ class Store:
             raise Rejected("index_off", "this node keeps no index of accounts' transactions: ask another")
         end = (self.head.height + 1, 0)
         found: list[tuple[int, int]] = []
-        for place in chain.places_of_account(self.database, Address(address), min(before or end, end)):
+        for place in index.places(self.database, Address(address), min(before or end, end)):
             if len(found) >= min(limit, ACCOUNT_TRANSACTIONS_MAX):
                 break
             found.append(place)
@@ -516,6 +428,10 @@ class Store:
     def reclaim(self) -> None:
         """Gets the space of deleted and overwritten records back. For a worker thread: takes seconds."""
         self._pruner.reclaim()
+
+    def stop_reclaiming(self) -> None:
+        """Makes a `reclaim` under way end within some tenths of a second, and waits for it; `close` does so too."""
+        self._pruner.stop()
 
     # Shared
 

@@ -23,7 +23,7 @@ from state.errors import InvariantError, Rejected
 from state.execution import Executor
 from state.genesis import Genesis
 from state.ledger import Ledger
-from state.store import chain
+from state.store import chain, index
 from state.store.database import Database
 from state.store.errors import Damaged
 from state.store.keys import (
@@ -197,8 +197,7 @@ class _Audit:
             check_format(database, self.genesis)
             report.head, _ = chain.read_head(database)
             self.oldest = Pruner(database, None).oldest
-            content = database.get(META_INDEX)
-            self.index_from = None if content is None else int.from_bytes(content, "big")
+            self.index_from = index.read_start(database)
         except Damaged as error:
             report.add_error("", error)
             return False

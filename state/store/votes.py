@@ -17,7 +17,7 @@ from state.codec import decode, encode, expect_int, expect_tuple
 from state.errors import DecodeError, InvariantError, Rejected
 from state.store.database import Database
 from state.store.errors import Damaged
-from state.store.keys import META_VOTES, VOTE, check_of, name_of, seal, unseal
+from state.store.keys import META_VOTES, VOTE, after, check_of, name_of, seal, unseal
 
 VOTES_VERSION: Final = 1
 _CHECK_LIMIT: Final = 1 << 32
@@ -90,7 +90,7 @@ class VoteRecords:
         return {key[len(VOTE) :]: unseal(key, value) for key, value in self._stored()}
 
     def _stored(self) -> Iterator[tuple[bytes, bytes]]:
-        return self._database.scan(VOTE, bytes([VOTE[0] + 1]))
+        return self._database.scan(VOTE, after(VOTE))
 
 
 def _xor(checks: Mapping[bytes, int]) -> int:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from store_support import Chain
 
+from state import slices
 from state.store import VoteBatch
 
-chain = Chain(Path(sys.argv[1]), new=False, durable=True)
+chain = Chain(Path(sys.argv[1]), new=False, durable=True, keep_heights=4)
 print("ready", chain.store.head.height, flush=True)
 while True:
     height = chain.store.head.height + 1
@@ -23,3 +24,4 @@ while True:
     print("voted", height, flush=True)
     chain.commit(executed)
     print("committed", height, flush=True)
+    slices.run(chain.store.prune())

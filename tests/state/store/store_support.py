@@ -17,6 +17,7 @@ from state.genesis import ChainParameters, Genesis, GenesisAccount, GenesisAsset
 from state.hashing import sha256
 from state.keys import ED25519, SigningKey
 from state.ledger import Ledger
+from state.ledger.account import Account, account_key
 from state.store import Store, StoreOptions
 from state.transaction import Operation, Transaction, body_value, decode_transaction, sign_transaction
 from state.types import (
@@ -71,6 +72,12 @@ def genesis_of(people: Iterable[int] = range(8), state_file: StateFile | None = 
     )
     genesis.check()
     return genesis
+
+
+def accounts_of(people: Iterable[int], amount: int = 1_000_000) -> list[tuple[bytes, bytes]]:
+    """Account records in the order of a state file."""
+    value = Account.holding({"QNX": amount}).encode()
+    return sorted(((account_key(address(n)), value) for n in people), key=lambda pair: sha256(pair[0]))
 
 
 def certify(genesis: Genesis, header: Header, view: int = 0) -> Certificate:

@@ -11,7 +11,7 @@ from state import slices
 from state.errors import InvariantError, Rejected
 from state.ledger.account import account_key
 from state.store import Store, VoteBatch
-from state.store.keys import BODY, HEADER
+from state.store.keys import BODY, HEADER, META_INDEX
 from state.tree.proof import verify as verify_proof
 
 
@@ -193,6 +193,16 @@ def test_the_account_index_can_be_switched_off_and_on(tmp_path: Path) -> None:
     assert chain.store.accounts_indexed_from is None
     chain.store.close()
     assert not [key for key in contents(chain.path) if key.startswith(b"A")]
+
+
+def test_an_index_whose_removal_was_broken_off_is_never_taken_for_one(tmp_path: Path) -> None:
+    chain = Chain(tmp_path / "db")
+    chain.block()
+    batch = chain.store.database.batch()
+    chain.store.database.put(batch, META_INDEX, b"")
+    chain.store.database.write(batch)
+    assert chain.reopen().store.accounts_indexed_from == 2
+    assert chain.store.account_transactions(address(0), None, 10) == ()
 
 
 def test_a_record_that_goes_from_the_state_goes_from_the_database(tmp_path: Path) -> None:

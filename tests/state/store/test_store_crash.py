@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,27 @@ def test_a_write_that_fails_is_named_and_leaves_nothing_half_written(tmp_path: P
     chain.block()
     chain.store.close()
     assert verify(chain.path, chain.genesis, LEDGER).ok
+
+
+def test_a_log_that_a_power_failure_cut_anywhere_leaves_a_whole_earlier_state(tmp_path: Path) -> None:
+    chain = Chain(tmp_path / "db", keep_heights=3)
+    chain.store.create_votes()
+    for height in range(1, 9):
+        executed = chain.execute(chain.pay(0, 1))
+        chain.store.write_votes(VoteBatch(puts=((b"voted", height.to_bytes(8, "big")),), bodies=(executed.block,)))
+        chain.commit(executed)
+        slices.run(chain.store.prune())
+    chain.store.close()
+    (chain.path / "seal").unlink()
+    (log,) = (chain.path / "leveldb").glob("*.log")
+    dice = random.Random(5)
+    heads = set()
+    for number in range(60):
+        copy = Path(shutil.copytree(chain.path, tmp_path / str(number)))
+        size = dice.randrange(200, log.stat().st_size)
+        with (copy / "leveldb" / log.name).open("r+b") as stream:
+            stream.truncate(size)
+        report = verify(copy, chain.genesis, LEDGER)
+        assert report.ok, (size, report.findings)
+        heads.add(report.head)
+    assert heads >= set(range(8))

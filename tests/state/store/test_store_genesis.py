@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_support import LEDGER, Chain, address, genesis_of
+from store_support import LEDGER, Chain, accounts_of, address, genesis_of
 
 from state.codec import encode
 from state.errors import Rejected
 from state.genesis import StateFile
-from state.hashing import Hash, sha256
+from state.hashing import Hash
 from state.ledger.account import Account, account_key
 from state.store import Store, genesis_header, write_state_file
 from state.types import Amount, AssetCode
 
 QNX = AssetCode("QNX")
-
-
-def accounts_of(people: Iterable[int], amount: int = 1_000_000) -> list[tuple[bytes, bytes]]:
-    """Account records in the order of a state file."""
-    value = Account.holding({"QNX": amount}).encode()
-    return sorted(((account_key(address(n)), value) for n in people), key=lambda pair: sha256(pair[0]))
 
 
 def named(frames: bytes, accounts: int, total: int) -> StateFile:

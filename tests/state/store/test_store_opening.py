@@ -15,7 +15,7 @@ from store_support import LEDGER, Chain, address, genesis_of
 from state.codec import encode
 from state.errors import Rejected
 from state.ledger.account import account_key
-from state.store import Damaged, Store, StoreOptions, copy_store, free_bytes
+from state.store import Damaged, StorageFailed, Store, StoreOptions, copy_store, free_bytes
 from state.store.keys import CHAIN, META_FORMAT, META_HEAD, STATE, height_bytes, seal
 
 
@@ -70,6 +70,19 @@ def test_a_second_opener_is_told_that_the_database_is_open(chain: Chain) -> None
     assert other.stdout.strip() == "store_locked"
     store.close()
     open_store(chain).close()
+
+
+def test_a_database_that_another_program_reads_is_not_opened(chain: Chain) -> None:
+    (chain.path / "seal").unlink()
+    with plyvel.DB(str(chain.path / "leveldb")), pytest.raises(Rejected, match="store_locked"):
+        open_store(chain)
+    open_store(chain).close()
+
+
+def test_a_directory_that_cannot_be_written_is_a_storage_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed, match="Not a directory"):
+        Store.create(tmp_path / "file" / "db", genesis_of(), LEDGER)
 
 
 def test_no_database_is_an_error_of_its_own(tmp_path: Path) -> None:

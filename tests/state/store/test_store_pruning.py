@@ -12,6 +12,7 @@ from store_support import Chain, address, contents, genesis_of
 from state import slices
 from state.errors import Rejected
 from state.ledger.account import account_key
+from state.store import pruning
 from state.store.files import directory_bytes
 from state.store.pruning import GARBAGE_BYTES_MIN
 from state.tree.proof import verify as verify_proof
@@ -131,3 +132,26 @@ def test_space_is_reclaimed_sooner_when_idle_and_never_for_little(tmp_path: Path
     assert not chain.store.reclaim_due(idle=False)
     chain.store.reclaim()
     assert pruner.garbage == 0
+
+
+def test_space_is_reclaimed_in_pieces_that_cover_every_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "_PIECE_BYTES", 16 * 1024)
+    chain = Chain(tmp_path / "db", genesis_of(range(400)), write_buffer_bytes=64 * 1024)
+    for _ in range(40):
+        chain.block(*(chain.pay(n, n + 1) for n in range(20)))
+    chain.reopen()
+    pieces = list(chain.store._pruner._pieces(b"N", b"O"))
+    assert len(pieces) > 5
+    chain.store.close()
+    keys = [key for key in contents(chain.path) if key.startswith(b"N")]
+    assert all(sum(start <= key < stop for start, stop in pieces) == 1 for key in keys)
+
+
+def test_reclaiming_stops_when_the_store_closes(tmp_path: Path) -> None:
+    chain = Chain(tmp_path / "db")
+    chain.block()
+    chain.store._pruner.garbage = 7
+    chain.store.stop_reclaiming()
+    chain.store.reclaim()
+    assert chain.store._pruner.garbage == 7
+    chain.store.close()

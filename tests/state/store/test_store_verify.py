@@ -10,14 +10,14 @@ from pathlib import Path
 
 import plyvel
 import pytest
-from store_support import LEDGER, VALIDATOR_KEYS, Chain, certify, contents, genesis_of
+from store_support import LEDGER, VALIDATOR_KEYS, Chain, accounts_of, certify, contents, genesis_of
 
 from state import slices
 from state.block import vote_preimage
 from state.codec import encode
 from state.errors import Rejected
 from state.store import Store, VoteBatch, write_state_file
-from state.store.chain import account_entry
+from state.store.index import entry_key
 from state.store.keys import CHAIN, NODE, STATE, TRANSACTION, height_bytes, name_of, place_bytes, seal
 from state.store.verify import VerifyReport, verify
 from state.types import VOTE_PREPARE, Certificate, View
@@ -91,8 +91,6 @@ def test_databases_kept_in_other_ways_pass_too(tmp_path: Path, options: dict[str
 
 
 def test_a_chain_from_a_state_file_passes_with_that_file(tmp_path: Path) -> None:
-    from test_store_genesis import accounts_of
-
     state_file = tmp_path / "genesis.state"
     genesis = genesis_of(range(4), state_file=write_state_file(state_file, accounts_of(range(4, 30))))
     Store.create(tmp_path / "db", genesis, LEDGER, state_file=state_file).close()
@@ -133,7 +131,7 @@ def test_a_record_that_is_gone_is_named(chain: Chain, tmp_path: Path, letter: by
         b"?strange",
         b"Mstrange",
         TRANSACTION + bytes(32),
-        account_entry(bytes(32), 2, 1),
+        entry_key(bytes(32), 2, 1),
         NODE + height_bytes(1) + b"\x40" + bytes(32),
     ],
 )
