@@ -77,6 +77,7 @@ class HttpConnection:
         self._body: list[bytes] = []
         self.body_bytes = 0
         self._fed = False
+        self._bodiless = False
 
     @property
     def phase(self) -> Phase:
@@ -131,6 +132,7 @@ class HttpConnection:
         self._head = None
         self._body = []
         self.body_bytes = 0
+        self._bodiless = head.method == b"HEAD"
         return Request(head.method, head.target, dict(head.headers), body)
 
     def _too_large(self) -> Refusal:
@@ -146,7 +148,7 @@ class HttpConnection:
         if status != 204:
             headers += [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         head = self._h11.send(h11.Response(status_code=status, headers=headers)) or b""
-        content = (self._h11.send(h11.Data(data=body)) or b"") if body else b""
+        content = (self._h11.send(h11.Data(data=body)) or b"") if body and not self._bodiless else b""
         end = self._h11.send(h11.EndOfMessage()) or b""
         return head + content + end
 

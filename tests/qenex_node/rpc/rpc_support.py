@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import h11
+import pytest
 import trio
 import trio.testing
 from wsproto import ConnectionType, WSConnection
@@ -35,15 +36,17 @@ from qenex_node.rpc.view import (
     SyncStatus,
     ViewChangeInfo,
 )
+from state.address import to_text
 from state.errors import Rejected
 from state.hashing import sha256
 from state.ledger import Receipt
 from state.transaction import decode_transaction, verify_signatures
 from state.tree.prove import prove
 from state.types import VOTE_COMMIT, Certificate
-from tests.state.ledger.world import World, key
+from tests.state.ledger.world import World, key, pay
 
 ANN, BOB, CEM = key(1), key(2), key(3)
+ANN_TEXT, BOB_TEXT, CEM_TEXT = (to_text(who.address) for who in (ANN, BOB, CEM))
 
 
 class ChainWorld(World):
@@ -417,3 +420,27 @@ def request(method, params=None, id_=1):
     """A request as a JSON value."""
     value = {"jsonrpc": "2.0", "id": id_, "method": method}
     return value if params is None else {**value, "params": params}
+
+
+def hexed(data):
+    return "0x" + data.hex()
+
+
+def with_node(test, node=None, **limits):
+    """Runs `test(node, http)` with a served node."""
+
+    async def main():
+        async with serving(node, **limits) as service:
+            await test(service.node, service.http())
+
+    run(main)
+
+
+async def refused(http, method, *params, **named):
+    with pytest.raises(RpcFailure) as caught:
+        await http.call(method, *params, **named)
+    return caught.value
+
+
+def pay_tx(node, sender=ANN, to=CEM, amount=5, **kwargs):
+    return node.world.tx(sender, pay(to.address, amount), **kwargs)

@@ -313,6 +313,7 @@ def test_random_bytes_never_stop_the_server():
                 with trio.move_on_after(5):
                     while await stream.receive_some(65536):
                         pass
+            await trio.testing.wait_all_tasks_blocked()
             assert service.server.connection_count == 0
             assert (await service.http().request("POST", "/", STATUS))[0] == 200
 
