@@ -174,12 +174,15 @@ def _accept(core: Core) -> None:
     """Takes at most one proposal for (height, view): the primary's, where the floor allows it (PBFT 4.2)."""
     proposals = core.proposals.get(core.height)
     proposal = None if proposals is None else proposals.get(core.primary(core.height, core.view))
-    if proposal is None or proposal.view != core.view or core.height < core.floor:
+    if proposal is None or proposal.view != core.view:
+        return
+    allowed = core.rules.floor_allows(core.floor, core.demanded_hash, core.height, proposal.block_hash)
+    if not allowed and core.height < core.floor:
         return
     broken = broken_rule(
         core, proposal.header, first=core.rules.first_rules_apply(proposal.certificate), view=core.view
     )
-    if not core.rules.floor_allows(core.floor, core.demanded_hash, core.height, proposal.block_hash):
+    if not allowed:
         broken = "demanded"
     if broken is not None:
         core.refused = True

@@ -81,7 +81,7 @@ class Rules:
         return prepared if prepared is not None and prepared.view < view else None
 
     def decision_binds(self, decided: bool) -> bool:
-        """Whether a replica neither votes nor promises now: it knows its height's decision and takes that down first."""
+        """Whether to neither vote nor promise now: the decision of this height is known, and is taken down first."""
         return decided
 
     def inner_certificate_counts(self) -> bool:

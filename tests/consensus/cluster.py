@@ -27,6 +27,7 @@ from consensus.replica import Replica
 from consensus.rules import Rules
 from consensus.verify import verify_message
 from state.block import evidence_hash, tx_root
+from state.errors import InvariantError
 from state.hashing import ZERO_HASH, Hash, sha256
 from state.keys import ED25519, SigningKey
 from state.types import Certificate, Header, Height, TimeMs, Validator, ValidatorSet, View, WireHash
@@ -35,6 +36,26 @@ CHAIN = "test-chain"
 GENESIS = sha256(b"genesis")
 NAMES = "abcdefghijklmnopqrstuvwxyz"
 BASE_MS = 1000
+
+
+class Violated(AssertionError):
+    """The protocol's claim does not hold."""
+
+
+def must(holds: bool, claim: str) -> None:
+    if not holds:
+        raise Violated(claim)
+
+
+def needs(scenario: Callable[..., None], *variants: Rules, **also: object) -> None:
+    """The claim holds for the rules as they are, and fails with each variant: or the test could not see it fail."""
+    scenario(Rules(), **also)
+    for variant in variants:
+        try:
+            scenario(variant, **also)
+        except (Violated, InvariantError):
+            continue
+        raise AssertionError(f"{scenario.__name__} does not notice {type(variant).__name__}")
 
 
 @dataclass(frozen=True)
@@ -136,7 +157,7 @@ class Node:
 
     def _made(self) -> Replica:
         config = io.Config(
-            CHAIN, GENESIS, None if self.observer else self.who.key, leader_term=self.cluster.leader_term
+            CHAIN, GENESIS, None if self.observer else self.who.key, self.cluster.leader_term, **self.cluster.config
         )
         height = Height(len(self.chain) + 1)
         restored = io.Restored(
@@ -154,9 +175,14 @@ class Node:
     def state(self) -> io.Snapshot:
         return self.replica.snapshot()
 
+    def bodies_hash(self) -> Hash:
+        """The block that it took or built last."""
+        return next(reversed(self.bodies))
+
     def crash(self) -> None:
         """Loses what was not persisted: memory, mempool, bodies."""
         self.up = False
+        self.cluster.later = [item for item in self.cluster.later if item[0] is not self]
 
     def restart(self) -> None:
         self.bodies, self.mempool = dict(self.stored), {}
@@ -189,8 +215,9 @@ class Node:
                 case io.Report():
                     self.reports.append(effect)
                 case io.PushTransactions():
-                    for node in self.cluster.reachable(self):
-                        node.learn(*self.mempool)
+                    for node in self.cluster.reachable(self) if self.cluster.pushes else ():
+                        if not set(self.mempool) <= set(node.mempool):
+                            node.learn(*self.mempool)
                 case _:
                     self.cluster.later.append((self, effect))
 
@@ -288,8 +315,10 @@ class Cluster:
         real: bool = False,
         leader_term: int = 0,
         sets: dict[int, str] | None = None,
+        pushes: bool = True,
+        **config: int,
     ) -> None:
-        self.leader_term, self.real = leader_term, real
+        self.leader_term, self.real, self.pushes, self.config = leader_term, real, pushes, config
         self.sets = sets or {1: NAMES[:n]}
         names = sorted({name for members in self.sets.values() for name in members})
         self.identities = {name: identity(name, real=real) for name in [*names, *observers]}
@@ -410,7 +439,7 @@ class Cluster:
         for one in self:
             for other in self:
                 for (mine, _), (theirs, _) in zip(one.chain, other.chain, strict=False):
-                    assert mine.header.hash == theirs.header.hash, f"fork at height {mine.header.height}"
+                    must(mine.header.hash == theirs.header.hash, f"one block at height {mine.header.height}")
 
     def certificate(self, kind: Kind, height: int, view: int, block_hash: Hash, names: str) -> Certificate:
         return certificate_of([self.forger(name, height).vote(kind, height, view, block_hash) for name in names])
