@@ -9,12 +9,13 @@ from qenex_node.rpc.errors import HEIGHT_AHEAD, HEIGHT_PRUNED, NOT_FOUND, RpcErr
 from qenex_node.rpc.methods.heights import AT_HEIGHT, check_state, state_at
 from qenex_node.rpc.params import ADDRESS, ASSET, STATE_KEY
 from qenex_node.rpc.registry import Call, Method, Param, Result
+from state.address import to_text
 from state.codec import encode
 from state.errors import JsonValue
 from state.limits import LANES_MAX
 from state.types import Address
 
-EXAMPLE_ADDRESS: Final = "qx1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqp98l2el"
+EXAMPLE_ADDRESS: Final = to_text(bytes(32))
 HEIGHT_ERRORS: Final = (HEIGHT_AHEAD, HEIGHT_PRUNED)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from qenex_node.rpc.errors import HEIGHT_AHEAD, HEIGHT_PRUNED, NOT_FOUND
+from qenex_node.rpc.methods.accounts import EXAMPLE_ADDRESS
 from qenex_node.rpc.methods.heights import AT_HEIGHT, state_at
 from qenex_node.rpc.params import ParamType
 from qenex_node.rpc.registry import Call, Method, Param, Result
 from state.errors import JsonValue
 from state.ledger import Ledger
-from state.ledger.fields import Field
+from state.ledger.fields import AddressType, AssetCodeType, Field, FieldType
 from state.ledger.plugin import Query
+
+EXAMPLES: Final[dict[type[FieldType], JsonValue]] = {AddressType: EXAMPLE_ADDRESS, AssetCodeType: "QNX"}
 
 
 def methods(ledger: Ledger) -> Iterator[Method]:
@@ -39,6 +42,7 @@ def _method(name: str, query: Query) -> Method:
         params=(*(_param(field) for field in fields), AT_HEIGHT),
         result=Result(query.name, query.result.schema(), query.summary),
         errors=(NOT_FOUND, HEIGHT_AHEAD, HEIGHT_PRUNED),
+        example=tuple([EXAMPLES.get(type(field.type)) for field in fields if not field.optional]),
         plain=run,
     )
 
