@@ -6,6 +6,7 @@ genesis document.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -224,7 +225,8 @@ def tx(settings: Settings, tx_id: str, **trust: Any) -> None:
             shown["place"] = f"height {found.height}, index {found.index}"
         if isinstance(found.waiting, dict):
             shown["waits"] = found.waiting.get("message")
-        shown |= described or {}
+        for name, value in (described or {}).items():
+            shown[name] = json.dumps(value) if isinstance(value, list) else value
         last = [asked.proof_line(found.height)] if found.height is not None else []
         output.answer(settings, document, output.fields(shown), *last)
 

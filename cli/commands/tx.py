@@ -201,10 +201,11 @@ for _kind in DEFAULT_OPERATIONS.types:
 
 
 def _send(settings: Settings, client: Client, wire: bytes, tx_id: TxId, wait: bool, timeout_s: int) -> None:
-    from qenex_node.client.submit import submit_wire, wait_wire
+    from qenex_node.client.submit import submit_wire, succeeded, wait_wire
 
     if wait:
-        _show_committed(settings, client, client.run(wait_wire(wire, tx_id, wait_ms=timeout_s * 1000)))
+        done = client.run(wait_wire(wire, tx_id, wait_ms=timeout_s * 1000))
+        _show_committed(settings, client, succeeded(done))
         return
     accepted = client.run(submit_wire(wire, tx_id))
     document: dict[str, JsonValue] = {"id": "0x" + tx_id.hex(), "status": "accepted"}

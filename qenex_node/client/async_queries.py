@@ -106,21 +106,29 @@ class AsyncQueries(ABC):
         wait_ms: int = WAIT_MS_DEFAULT,
         check: bool = True,
     ) -> Committed:
-        """Signs and submits operations as one transaction and returns once it is final; see submit.submit_and_wait."""
-        flow = submit.submit_and_wait(self.session, who, tuple(operations), terms, wait_ms=wait_ms, check=check)
-        return await self.run(flow)
+        """Signs and submits operations as one transaction and returns once it is final, proved if a chain is trusted.
+
+        Raises TransactionFailed if it is final and failed (unless `check` is off), Expired or Dropped if it never will
+        be final, StillPending if `wait_ms` was not enough.
+        """
+        flow = submit.submit_and_wait(self.session, who, tuple(operations), terms, wait_ms=wait_ms)
+        return await self.run(reads.settled(self.session, flow, check))
 
     async def submit_many(self, prepared: Sequence[Prepared]) -> list[Submitted | Exception]:
         """Submits signed transactions in one request; returns what became of each, in order."""
         return await self.run(submit.submit_many(prepared))
 
     async def wait(self, tx: Submitted | Prepared, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) -> Committed:
-        """Returns once a transaction is final."""
-        return await self.run(submit.wait_wire(tx.wire, tx.id, wait_ms=wait_ms, check=check))
+        """Submits a transaction, again if it was before, and returns once it is final; raises as submit_and_wait."""
+        return await self.run(reads.settled(self.session, submit.wait_wire(tx.wire, tx.id, wait_ms=wait_ms), check))
 
     async def wait_id(self, tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) -> Committed:
-        """Returns once the transaction with this id is final."""
-        return await self.run(submit.wait_id(tx_id, wait_ms=wait_ms, check=check))
+        """Returns once the transaction with this id is final; raises as submit_and_wait, NotFound if it is unknown."""
+        return await self.run(reads.settled(self.session, submit.wait_id(tx_id, wait_ms=wait_ms), check))
+
+    async def never(self, prepared: Prepared) -> bool:
+        """Returns whether it is proved that a transaction never was and never will be committed; see reads.never."""
+        return await self.run(reads.never(self.session, prepared))
 
     async def transfer(
         self,

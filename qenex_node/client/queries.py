@@ -103,21 +103,29 @@ class Queries(ABC):
         wait_ms: int = WAIT_MS_DEFAULT,
         check: bool = True,
     ) -> Committed:
-        """Signs and submits operations as one transaction and returns once it is final; see submit.submit_and_wait."""
-        flow = submit.submit_and_wait(self.session, who, tuple(operations), terms, wait_ms=wait_ms, check=check)
-        return self.run(flow)
+        """Signs and submits operations as one transaction and returns once it is final, proved if a chain is trusted.
+
+        Raises TransactionFailed if it is final and failed (unless `check` is off), Expired or Dropped if it never will
+        be final, StillPending if `wait_ms` was not enough.
+        """
+        flow = submit.submit_and_wait(self.session, who, tuple(operations), terms, wait_ms=wait_ms)
+        return self.run(reads.settled(self.session, flow, check))
 
     def submit_many(self, prepared: Sequence[Prepared]) -> list[Submitted | Exception]:
         """Submits signed transactions in one request; returns what became of each, in order."""
         return self.run(submit.submit_many(prepared))
 
     def wait(self, tx: Submitted | Prepared, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) -> Committed:
-        """Returns once a transaction is final."""
-        return self.run(submit.wait_wire(tx.wire, tx.id, wait_ms=wait_ms, check=check))
+        """Submits a transaction, again if it was before, and returns once it is final; raises as submit_and_wait."""
+        return self.run(reads.settled(self.session, submit.wait_wire(tx.wire, tx.id, wait_ms=wait_ms), check))
 
     def wait_id(self, tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) -> Committed:
-        """Returns once the transaction with this id is final."""
-        return self.run(submit.wait_id(tx_id, wait_ms=wait_ms, check=check))
+        """Returns once the transaction with this id is final; raises as submit_and_wait, NotFound if it is unknown."""
+        return self.run(reads.settled(self.session, submit.wait_id(tx_id, wait_ms=wait_ms), check))
+
+    def never(self, prepared: Prepared) -> bool:
+        """Returns whether it is proved that a transaction never was and never will be committed; see reads.never."""
+        return self.run(reads.never(self.session, prepared))
 
     def transfer(
         self,

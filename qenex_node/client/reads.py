@@ -17,7 +17,7 @@ from qenex_node.client.flows import Flow
 from qenex_node.client.forms import hexed, reading
 from qenex_node.client.jsonrpc import Call
 from qenex_node.client.session import Session
-from qenex_node.client.submit import context_of
+from qenex_node.client.submit import Committed, Prepared, context_of, succeeded
 from qenex_node.client.verify import Proven, TrustedChain, check_content, check_links, check_receipts
 from state.address import to_text
 from state.block import Block
@@ -389,6 +389,34 @@ def receipt(session: Session, tx_id: TxId) -> Flow[ReceiptAt]:
     if told.index >= len(found.receipts) or found.receipts[told.index] != told.receipt:
         raise VerificationFailed("receipt", f"receipt {told.index} of block {told.height} is another one")
     return ReceiptAt(tx_id, told.status, told.receipt, told.height, told.index, True)
+
+
+def settled(session: Session, waiting: Flow[Committed], check: bool) -> Flow[Committed]:
+    """Returns the final transaction that `waiting` returns, proved where there is a trusted chain.
+
+    Whoever believed a false "failed" would pay again, and whoever believed a false "final" would deliver for nothing.
+    With `check` raises TransactionFailed if it failed.
+    """
+    done = yield from waiting
+    if session.trusted is not None:
+        found = yield from receipt(session, done.id)
+        told = None if found.receipt is None else session.operations.ledger.receipt_to_json(found.receipt)
+        if (found.height, found.index, told) != (done.height, done.index, done.receipt):
+            raise VerificationFailed("receipt", "the transaction is not final as the node said")
+    return succeeded(done) if check else done
+
+
+def never(session: Session, prepared: Prepared) -> Flow[bool]:
+    """Returns whether it is proved that a transaction was not committed and never will be.
+
+    It is once a certified block is later than the deadline and the sender's lane still waits for this very number or
+    one before it. False says only that this is not so: look for the transaction itself. Raises Rejected without a
+    trusted chain.
+    """
+    value, header = yield from prove(session, account_key(prepared.sender))
+    record = _record("account", Account.decode, value)
+    used = 0 if record is None else record.sequence(prepared.lane)
+    return header.time_ms > prepared.not_after_ms and used <= prepared.sequence
 
 
 def history(

@@ -282,18 +282,16 @@ def submit_and_wait(
     terms: Terms = ORDINARY,
     *,
     wait_ms: int = WAIT_MS_DEFAULT,
-    check: bool = True,
 ) -> Flow[Committed]:
-    """Signs and submits operations as one transaction and returns once it is final.
+    """Signs and submits operations as one transaction and returns once it is final, even if it failed.
 
-    Raises TransactionFailed if it is final and failed (unless `check` is off), Expired or Dropped if it never will be,
-    StillPending if `wait_ms` was not enough.
+    Raises Expired or Dropped if it never will be final, StillPending if `wait_ms` was not enough.
     """
     sender = signer_of(who)
     for attempt in range(1, REFUSED_MAX + 1):
         prepared = yield from prepare(session, sender, operations, terms)
         try:
-            return (yield from wait_wire(prepared.wire, prepared.id, wait_ms=wait_ms, check=check))
+            return (yield from wait_wire(prepared.wire, prepared.id, wait_ms=wait_ms))
         except RpcError as error:
             if not _refused(session, prepared, error) or attempt == REFUSED_MAX:
                 raise
@@ -319,7 +317,7 @@ def _refused(session: Session, prepared: Prepared, error: RpcError) -> bool:
     return True
 
 
-def wait_wire(wire: bytes, tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) -> Flow[Committed]:
+def wait_wire(wire: bytes, tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT) -> Flow[Committed]:
     """Submits a signed transaction, again if it was submitted before, and returns once it is final.
 
     Raises as `submit_and_wait` does.
@@ -334,10 +332,10 @@ def wait_wire(wire: bytes, tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT, check
             if left_ms <= 0:
                 raise StillPending(error.message, tx_id, wire) from error
             continue
-        return _committed(answer, tx_id, check)
+        return _committed(answer, tx_id)
 
 
-def wait_id(tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) -> Flow[Committed]:
+def wait_id(tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT) -> Flow[Committed]:
     """Asks for a transaction by its id until it is final; whoever has its bytes waits better by `wait_wire`.
 
     Raises NotFound if the node does not know it at all, else as `submit_and_wait` does.
@@ -347,7 +345,7 @@ def wait_id(tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) 
         answer = yield Call("qenex_getReceipt", {"id": hexed(tx_id)})
         status = reading("receipt", lambda value: str(value["status"]), answer)
         if status == "committed":
-            return _committed(answer, tx_id, check)
+            return _committed(answer, tx_id)
         if status == "unknown":
             raise NotFound(-32002, "the node does not know this transaction", {"reason": "transaction_unknown"})
         if status == "expired":
@@ -359,7 +357,7 @@ def wait_id(tx_id: TxId, *, wait_ms: int = WAIT_MS_DEFAULT, check: bool = True) 
         pause_s = min(2 * pause_s, POLL_S_MAX)
 
 
-def _committed(answer: Any, tx_id: TxId, check: bool) -> Committed:
+def _committed(answer: Any, tx_id: TxId) -> Committed:
     def read(value: Any) -> Committed:
         # qenex_getReceipt answers with the receipt's own fields, qenex_sendTransaction with the receipt in a field.
         receipt = value.get("receipt") or {name: value[name] for name in _RECEIPT_FIELDS}
@@ -367,7 +365,11 @@ def _committed(answer: Any, tx_id: TxId, check: bool) -> Committed:
             raise ValueError("the answer is for another transaction")
         return Committed(tx_id, integer(value["height"]), integer(value["index"]), receipt)
 
-    done = reading("receipt", read, answer)
-    if check and done.code != "ok":
+    return reading("receipt", read, answer)
+
+
+def succeeded(done: Committed) -> Committed:
+    """Returns a final transaction if its operations happened; raises TransactionFailed if it changed nothing."""
+    if done.code != "ok":
         raise TransactionFailed(done.code, done.height, done.receipt)
     return done

@@ -115,8 +115,8 @@ class TrustedChain:
         if header.parent_hash != genesis.hash:
             raise VerificationFailed("chain", "block 0 follows from another genesis document")
         if genesis.state_file is not None:
-            raise VerificationFailed(
-                "certificate", "block 0 has no certificate, and its state is in a file: wait for the first block"
+            raise Rejected(
+                "proof_unavailable", "block 0 has no certificate, and its state is in a file: wait for the first block"
             )
         if header != first_header(genesis):
             raise VerificationFailed("header", "block 0 is not what the genesis document makes of it")

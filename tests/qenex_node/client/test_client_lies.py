@@ -1,16 +1,19 @@
 """A node that lies in one part of one answer: each lie is refused by its name, and the truth passes."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 
-from qenex_node.client import Freshness, NotFound, TrustedChain, VerificationFailed
+from qenex_node.client import Freshness, NotFound, TransactionFailed, TrustedChain, VerificationFailed
 from qenex_node.client.forms import certificate as read_certificate
 from qenex_node.client.forms import header as read_header
 from qenex_node.client.forms import hexed, state_key
 from qenex_node.client.verify import check_receipt, check_transaction, first_header
 from qenex_node.rpc import render
 from state import rfc6962
+from state.errors import Rejected
+from state.genesis import StateFile
 from state.hashing import sha256
 from state.store import genesis_header
 from state.tree.hashes import root_of
@@ -398,3 +401,73 @@ def test_certificates_keep_their_form_through_json():
     certificate = node.certificate_at(1)
     assert read_certificate(render.certificate(certificate)) == certificate
     assert read_header(render.header(node.world.head)) == node.world.head
+
+
+# Final transactions
+
+
+def lying_about_the_outcome(called, result):
+    if called == "qenex_sendTransaction" and result.get("status") == "committed":
+        return result | {"receipt": result["receipt"] | {"code": "balance_insufficient", "events": []}}
+    return result
+
+
+def lying_about_the_place(called, result):
+    return result | {"height": 2} if called == "qenex_sendTransaction" else result
+
+
+def lying_that_it_is_final(called, result):
+    receipt = {"id": result.get("id"), "code": "ok", "units": 1, "fee": "0", "events": []}
+    if called == "qenex_sendTransaction":
+        return result | {"status": "committed", "height": 1, "index": 0, "receipt": receipt}
+    return result
+
+
+@pytest.mark.parametrize("lie", [lying_about_the_outcome, lying_about_the_place, lying_that_it_is_final])
+def test_what_a_node_says_of_a_payments_end_is_proved_before_anyone_pays_again_or_delivers(lie):
+    client, wire, node = chain()
+    if lie is lying_that_it_is_final:
+        node.slow = True
+        node.wait_committed = node.wait_accepted
+    wire.lie = lie
+    with pytest.raises(VerificationFailed) as caught:
+        client.transfer(ANN, CEM.address, 5, "QNX")
+    assert caught.value.lie == "receipt"
+
+
+def test_a_payments_true_end_is_proved():
+    client, wire, _ = chain()
+    assert client.transfer(ANN, CEM.address, 5, "QNX").height == 4
+    with pytest.raises(TransactionFailed) as caught:
+        client.transfer(ANN, CEM.address, 10**12, "QNX")
+    assert caught.value.code == "balance_insufficient"
+    assert wire.calls["qenex_getReceipt"] == 2
+
+
+def test_block_0_of_a_state_in_a_file_cannot_be_proved_and_is_no_lie():
+    node = HonestNode()
+    genesis = replace(node.world.genesis, state_file=StateFile(sha256(b"file"), 0, ()))
+    header = replace(node.world.head, parent_hash=genesis.hash)
+    with pytest.raises(Rejected, match="proof_unavailable"):
+        TrustedChain(genesis).check_header(header, None)
+
+
+def test_that_a_transaction_can_never_be_committed_is_proved_by_its_unused_number_after_its_deadline():
+    client, wire, node = wired(trust=True, valid_ms=15)
+    operation = client.session.operations.transfer(asset="QNX", recipients=[(CEM.address, 5)])
+    late = client.prepare(ANN, [operation])
+    node.commit(node.world.tx(BOB, pay(CEM.address, 1)))
+    assert not client.never(late)
+    node.commit(node.world.tx(BOB, pay(CEM.address, 1)))
+    assert node.world.head.time_ms > late.not_after_ms
+    assert client.never(late)
+    assert wire.calls["qenex_getProof"] == 2
+    node.commit(node.world.tx(ANN, pay(CEM.address, 1), sequence=late.sequence))
+    assert not client.never(late)
+
+
+def test_nothing_is_known_never_to_be_committed_without_trust():
+    client, _, _ = wired()
+    operation = client.session.operations.transfer(asset="QNX", recipients=[(CEM.address, 5)])
+    with pytest.raises(Rejected, match="trust_missing"):
+        client.never(client.prepare(ANN, [operation]))
