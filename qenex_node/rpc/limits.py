@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from qenex_node.config import RpcSection
 from state.errors import Rejected
 from state.limits import TRANSACTION_BYTES_MAX
 
@@ -41,21 +40,6 @@ class RpcLimits:
     body_timeout_s: float = 30.0
     send_timeout_s: float = 10.0
     ping_interval_s: float = 20.0
-
-    @classmethod
-    def from_config(cls, section: RpcSection) -> RpcLimits:
-        """Returns the limits that an operator chose, and the built-in ones beside them."""
-        return cls(
-            body_bytes_max=section.body_bytes_max,
-            batch_max=section.batch_max,
-            connections_max=section.connections_max,
-            connections_per_address_max=section.connections_per_address_max,
-            subscriptions_max=section.subscriptions_max,
-            subscriptions_per_connection_max=section.subscriptions_per_connection_max,
-            outbox_bytes_max=section.outbox_bytes_max,
-            wait_ms_max=section.wait_ms_max,
-            idle_timeout_s=float(section.idle_seconds_max),
-        )
 
     def __post_init__(self) -> None:
         """Raises Rejected("config_invalid") where one bound makes another senseless."""

@@ -141,11 +141,12 @@ def account(ledger: Ledger, owner: bytes, record: Account | None, next_free: Seq
 
 
 def _extension(ledger: Ledger, tag: str, data: bytes) -> JsonValue:
+    known: JsonValue = None
     for plugin in ledger.plugins:
         if plugin.extension is not None and plugin.extension.tag == tag:
             fields = plugin.extension.fields
-            return fields.to_json(fields.decode(decode(data, bytes_max=EXTENSION_BYTES_MAX), tag))
-    return hexed(data)
+            known = fields.to_json(fields.decode(decode(data, bytes_max=EXTENSION_BYTES_MAX), tag))
+    return {"bytes": hexed(data), "fields": known}
 
 
 def asset(value: Asset) -> Json:

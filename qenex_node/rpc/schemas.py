@@ -108,7 +108,10 @@ ACCOUNT: Final = fields(
     next_free=nullable(array(NUMBER)),
     policy=nullable(ANY_OBJECT),
     balances=nullable({"type": "object", "additionalProperties": BALANCE}),
-    extensions=ANY_OBJECT,
+    extensions={
+        "type": "object",
+        "additionalProperties": fields(bytes=HEX_SCHEMA, fields=nullable(ANY_OBJECT)),
+    },
 )
 ASSET: Final = fields(
     height=HEIGHT_SCHEMA, code=TEXT, decimals=NUMBER, issuer=ADDRESS_SCHEMA, flags=NUMBER, supply=AMOUNT_SCHEMA

@@ -149,6 +149,18 @@ async def _get(http, target):
     return status, json.loads(body)
 
 
+def test_a_head_request_has_the_head_of_the_answer_alone():
+    async def main():
+        async with serving() as service:
+            http = service.http()
+            for _ in range(2):
+                status, headers, body = await http.request("HEAD", "/ready")
+                assert (status, body) == (200, b"")
+                assert int(headers["content-length"]) > 10
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("host", "allowed"),
     [

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from qenex_node.rpc import render
 from qenex_node.rpc.view import EvidenceInfo
 from state import rfc6962
 from state.address import to_text
@@ -11,7 +12,10 @@ from state.block import tx_root
 from state.codec import encode
 from state.hashing import sha256
 from state.keys import ML_DSA_65
+from state.ledger import DEFAULT_PLUGINS, Ledger
 from state.ledger.account import Account, account_key
+from state.ledger.fields import INTEGER, record
+from state.ledger.plugin import Extension, Plugin
 from state.transaction import wire_hash_of
 from state.tree.proof import Proof, verify
 from tests.qenex_node.rpc.rpc_support import (
@@ -308,3 +312,11 @@ def test_every_method_is_covered_here_or_with_the_subscriptions():
     texts = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     for method in registry(node.ledger, "0"):
         assert method.name.startswith("ledger_") or f'"{method.name}"' in texts
+
+
+def test_an_accounts_extensions_are_shown_as_bytes_and_by_the_fields_of_their_plugin():
+    limit = Plugin("limits", "spending limits", extension=Extension("lim", record(("daily", INTEGER, "the limit"))))
+    ledger = Ledger((*DEFAULT_PLUGINS, limit))
+    account = Account(balances={}, extensions=(("lim", encode((7,))), ("old", b"\x01")))
+    shown = render.account(ledger, ANN.address, account, None)["extensions"]
+    assert shown == {"lim": {"bytes": "0x9107", "fields": {"daily": 7}}, "old": {"bytes": "0x01", "fields": None}}
