@@ -33,10 +33,10 @@ _FILE_BYTES_MAX: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Devnet:
-    """A network on this machine: where it stands, its first node's RPC address, its accounts' (address, key file)."""
+    """A network on this machine: where it stands, its running nodes' RPC addresses, its accounts' (address, key file)."""
 
     home: Path
-    rpc: str
+    rpcs: tuple[str, ...]
     accounts: Mapping[str, tuple[str, Path]]
 
 
@@ -51,18 +51,15 @@ def devnet_of(settings: Settings) -> Devnet | None:
     try:
         running = [node for node in document["nodes"] if node["pid"] is not None]
         accounts = {entry["name"]: (entry["address"], Path(entry["key_file"])) for entry in document["accounts"]}
-        return Devnet(home, str((running or document["nodes"])[0]["rpc"]), accounts)
+        return Devnet(home, tuple(str(node["rpc"]) for node in running or document["nodes"][:1]), accounts)
     except (KeyError, TypeError, IndexError) as error:
         raise Rejected("devnet_invalid", f"{home / DEVNET_FILE} lacks {error}: start the network again") from None
 
 
-def rpc_url(settings: Settings) -> str:
-    """Returns the node to talk to: given, else of the network on this machine, else what the home says."""
-    if settings.rpc_given is None:
-        devnet = devnet_of(settings)
-        if devnet is not None:
-            return devnet.rpc
-    return settings.rpc
+def rpc_urls(settings: Settings) -> tuple[str, ...]:
+    """Returns the nodes to talk to, in turn if one fails: given, else of the network here, else what the home says."""
+    devnet = devnet_of(settings) if settings.rpc_given is None else None
+    return (settings.rpc,) if devnet is None else devnet.rpcs
 
 
 class Names:
@@ -137,11 +134,11 @@ def trusted_chain(settings: Settings, genesis_file: Path | None) -> TrustedChain
 
 @contextmanager
 def client_of(settings: Settings, trusted: TrustedChain | None = None, **session: Any) -> Iterator[Client]:
-    """Opens the blocking client for the node that is meant."""
+    """Opens the blocking client for the node that is meant, or for the network's nodes in turn."""
     from qenex_node.client.blocking import Client
     from qenex_node.client.session import Session
 
-    with Client(rpc_url(settings), session=Session(trusted, **session)) as client:
+    with Client(*rpc_urls(settings), session=Session(trusted, **session)) as client:
         yield client
 
 
