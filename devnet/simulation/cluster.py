@@ -13,6 +13,7 @@ from consensus.verify import verify_message
 from devnet.simulation.chain import Chain
 from devnet.simulation.checks import ALL_CHECKS, Check, CheckType, Violation
 from devnet.simulation.conducts import CONDUCTS, Conduct
+from devnet.simulation.durable import Records
 from devnet.simulation.faults import Link, arm
 from devnet.simulation.machine import Machine
 from devnet.simulation.network import Network
@@ -47,7 +48,7 @@ def run(
     settings: Settings,
     variant: Variant = SOUND,
     write: Callable[[str], None] | None = None,
-    checks: tuple[CheckType, ...] = ALL_CHECKS,
+    checks: tuple[CheckType, ...] = (*ALL_CHECKS, Records),
 ) -> Result:
     """Runs a simulation to its end; `write` gets the lines of its trace, if given."""
     with stand_in():
@@ -72,6 +73,7 @@ class Cluster:
         self._trace = None if write is None else Trace(write, lambda: self.schedule.now_us)
         self._correct = frozenset(settings.correct())
         self._proved: dict[int, tuple[Message, bool]] = {}
+        self._last_left: tuple[Machine, Message] | None = None
         self._finished = False
         self._view = 0
         self.network = Network(self.schedule, self._rng("network"), settings.links, self._deliver)
@@ -187,8 +189,9 @@ class Cluster:
         return True
 
     def left(self, machine: Machine, message: Message) -> None:
-        """A consensus message leaves a machine."""
-        if machine.index in self._correct:
+        """A consensus message leaves a machine; each is looked at once for all whom it goes to."""
+        if machine.index in self._correct and self._last_left != (machine, message):
+            self._last_left = (machine, message)
             for check in self._checks:
                 check.left(machine, message)
 

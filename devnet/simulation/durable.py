@@ -1,0 +1,100 @@
+"""The law "durable before it leaves", read from the disk itself at the moment at which a message leaves the machine.
+
+This is the one check that knows the form of vote records: it holds each vote against the round, the entry into the view
+and the promise that a restart at this very moment would find.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from consensus.messages import Kind, Message, NewView, PrePrepare, ViewChange, Vote
+from consensus.records import ENTRY_KEY, PROMISE_KEY, Memory, Round, decode_records, round_key
+from devnet.simulation.checks import Check, Violation
+from state.hashing import Hash
+from state.types import Certificate, Height
+
+if TYPE_CHECKING:
+    from devnet.simulation.cluster import Cluster
+    from devnet.simulation.machine import Machine
+
+_NOTHING: Final = decode_records({})
+
+
+class Records(Check):
+    """A vote leaves only if the disk holds it, its block, and an entry into its view whose floor allows it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._decoded: dict[tuple[bytes, bytes], Memory] = {}
+
+    def left(self, machine: Machine, message: Message) -> None:
+        """Looks on the disk for what the message rests on; what is below the durable head needs nothing more."""
+        if getattr(message, "sender", None) != machine.index:
+            return
+        if not isinstance(message, Vote | PrePrepare | NewView | ViewChange):
+            return
+        if message.height <= machine.disk.chain.head.height:
+            return
+        missing = self._missing(machine, message)
+        if missing is not None:
+            kind = Kind(message.kind).name
+            raise Violation(
+                "records",
+                f"validator {machine.index} says {kind} of height {message.height}, view {message.view}, and {missing}",
+            )
+
+    def _missing(self, machine: Machine, message: Vote | PrePrepare | NewView | ViewChange) -> str | None:
+        """Returns what the disk lacks for this message to leave, or None."""
+        match message:
+            case ViewChange():
+                kept = self._read(machine, PROMISE_KEY).promise
+                late = kept is None or (kept[1].view, kept[1].height) < (message.view, message.height)
+                return "the promise is not on its disk" if late else None
+            case NewView():
+                entry = self._read(machine, ENTRY_KEY).entry
+                late = entry is None or entry[1].view < message.view
+                return "the view's entry is not on its disk" if late else None
+            case Vote() | PrePrepare():
+                place = (message.height, message.view)
+                item = self._read(machine, round_key(*place)).rounds.get(place)
+                if item is None or not _holds(item, message):
+                    return "the vote is not on its disk"
+                if message.block_hash not in machine.disk.bodies:
+                    return "the block is not on its disk"
+                entered = self._read(machine, ENTRY_KEY).entry
+                return _floor(message, None if entered is None else entered[1])
+
+    def _read(self, machine: Machine, key: bytes) -> Memory:
+        """Returns what one record says; equal bytes are decoded once, for most votes find the entry of the last."""
+        value = machine.disk.records.get(key)
+        if value is None:
+            return _NOTHING
+        decoded = self._decoded.get((key, value))
+        if decoded is None:
+            decoded = self._decoded[key, value] = decode_records({key: value})
+        return decoded
+
+
+def _holds(item: Round, message: Vote | PrePrepare) -> bool:
+    if isinstance(message, PrePrepare):
+        return item.proposal.signature == message.signature
+    return message == (item.prepare if message.kind is Kind.PREPARE else item.commit)
+
+
+def _floor(message: Vote | PrePrepare, entry: NewView | Certificate | None) -> str | None:
+    """Holds a vote against the entry into its view, recomputed from the record (view 0 of height 1 on needs none)."""
+    if entry is None or entry.view != message.view:
+        return None if message.view == 0 and entry is None else "no entry into that view is on its disk"
+    if isinstance(entry, Certificate):
+        return None if message.height > entry.height else "the view was entered above that height"
+    highest = max(change.height for change in entry.view_changes)
+    if message.height < highest:
+        return f"the floor of its view is {highest}"
+    demanded = _demanded(entry, highest) if message.height == highest else None
+    return None if demanded in (None, message.block_hash) else "its view demands another block there"
+
+
+def _demanded(entry: NewView, highest: Height) -> Hash | None:
+    held = [change.prepared for change in entry.view_changes if change.height == highest and change.prepared]
+    return max(held, key=lambda certificate: certificate.view).block_hash if held else None
