@@ -33,7 +33,7 @@ _FILE_BYTES_MAX: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Devnet:
-    """A network on this machine: where it stands, its running nodes' RPC addresses, its accounts' (address, key file)."""
+    """A network on this machine: its home, its running nodes' RPC addresses, its accounts' (address, key file)."""
 
     home: Path
     rpcs: tuple[str, ...]
