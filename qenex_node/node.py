@@ -200,7 +200,7 @@ class Node:
             records=store.votes() if store.votes_exist and self._key is not None else None,
             load_block=load_block,
         )
-        return Replica(core_config, restored, self._sign)
+        return Replica(core_config, restored, None if self._key is None else self._sign)
 
     def _sign(self, message: bytes) -> bytes:
         if self._validator is None:
