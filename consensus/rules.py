@@ -59,6 +59,10 @@ class Rules:
         """Whether a SUSPECT supports leaving `view`: void once its height is committed here."""
         return suspect.height >= height and suspect.view >= view
 
+    def change_supports(self, change: ViewChange, promised: View) -> bool:
+        """Whether a VIEW-CHANGE supports leaving the greatest view that we entered or promised."""
+        return change.view > promised
+
     def view_to_join(self, views: Sequence[View], one_correct: int) -> View:
         """The greatest view that `one_correct` distinct validators have promised or passed (PBFT 4.5.2)."""
         ordered = sorted(views, reverse=True)
@@ -121,8 +125,8 @@ class Rules:
         """Whether what is said about `height` belongs to the validator set in force: views are each set's own."""
         return height >= since
 
-    def view_in_next_set(self, view: View) -> View:
-        """The view in which a new validator set starts."""
+    def view_in_next_set(self, promised: View) -> View:
+        """The view in which a new validator set starts, whatever the old one had promised."""
         return View(0)
 
     def buffered(self, height: Height, current: Height) -> bool:

@@ -89,7 +89,7 @@ def supporters(core: Core) -> list[int]:
         word = core.suspects.get(sender)
         change = core.view_changes.get(sender)
         if (word is not None and core.rules.suspect_counts(word, core.height, core.promised)) or (
-            change is not None and change.view > core.promised
+            change is not None and core.rules.change_supports(change, core.promised)
         ):
             found.append(sender)
     return found

@@ -262,9 +262,7 @@ class Node:
         if not self.mempool or height != self.state.height:
             self.do(io.NothingToPropose(height, view))
             return
-        block = block_on(
-            self.head, self.cluster.set_at(height), self.who.key, *self.mempool, time_ms=self.cluster.now
-        )
+        block = block_on(self.head, self.cluster.set_at(height), self.who.key, *self.mempool, time_ms=self.cluster.now)
         self.bodies[block.header.hash] = block
         self.do(io.Proposed(height, view, block.header, block.wire_hashes))
 

@@ -61,8 +61,8 @@ class OneViewForAllSets(Rules):
 class ViewSurvivesSet(Rules):
     """A new validator set goes on in the old one's view."""
 
-    def view_in_next_set(self, view):
-        return view
+    def view_in_next_set(self, promised):
+        return promised
 
 
 class RecoversAtOnce(Rules):
@@ -86,8 +86,17 @@ class ImpatientAlone(Rules):
         return True
 
 
-class JoinsNobody(Rules):
-    """Views that f + 1 have reached are not joined."""
+class EachForItself(ImpatientAlone):
+    """Own suspicion alone makes a promise, an unanswered one times out, and others' promises mean nothing."""
+
+    def one_correct(self, validators):
+        return 1
+
+    def suspect_counts(self, suspect, height, view):
+        return suspect.height >= height and suspect.view == view
+
+    def change_supports(self, change, promised):
+        return False
 
     def view_to_join(self, views, one_correct):
         return View(0)
@@ -199,5 +208,3 @@ class OneIsEnough(Rules):
 
     def one_correct(self, validators):
         return 1
-
-
