@@ -132,8 +132,8 @@ NOT_JSON = [
     b"-",
     b"01",
     b"1" * 5000,
-    b"[" * 200_000,
-    b'{"a":' * 100_000,
+    b"[" * 60_000,
+    b'{"a":' * 60_000,
     b"{}{}",
     b"\x00",
     bytes(range(256)),
@@ -230,6 +230,14 @@ def test_a_batch_answer_stays_within_its_bytes():
     answers = posting([request("big")] * 10, answer_bytes_max=1_000_000)[0]
     outcomes = ["ok" if "result" in answer else error_of(answer).reason for answer in answers]
     assert outcomes == ["ok"] * 4 + ["answer_bytes_max"] * 6
+
+
+def test_json_of_very_many_parts_is_refused_before_it_is_read():
+    bodies = [b"[" + b"[]," * 1_000 + b"0]", b"[" * 5_000, b"{" * 5_000, b"," * 5_000]
+    for answer in posting(*bodies, batch_max=15)[:-1]:
+        failure = error_of(answer)
+        assert (failure.code, failure.reason, failure.data["maximum"]) == (-32001, "json_parts_max", 1_984)
+    assert error_of(posting(b"[" * 900, batch_max=15)[0]).code == -32700
 
 
 def test_a_refusal_keeps_its_code_and_details():
