@@ -19,9 +19,12 @@ def command(settings: Settings, passphrase_file: Path | None, passphrase_fd: int
     It runs in the foreground, logs to standard error, and ends cleanly on SIGTERM or Ctrl-C. SIGHUP reads the
     configuration again.
     """
+    from qenex_node.health import check_disk
     from qenex_node.homes import open_home, read_keys
+    from state.store import free_bytes
 
     node_home = open_home(settings.home)
+    check_disk(free_bytes(node_home.home.data), node_home.config.storage.min_free_bytes)
     keys = read_keys(node_home, passphrase_of(passphrase_file, passphrase_fd))
 
     # The node is loaded once all that a person gets wrong most often is right: those answers come at once.

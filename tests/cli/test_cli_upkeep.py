@@ -69,6 +69,7 @@ def test_start_names_what_keeps_it_from_starting(qenex: Qenex, home: Path) -> No
 
     config = home / "config.toml"
     written = config.read_text()
+    assert "min_free_bytes = 536_870_912" in written
     config.write_text(written.replace("min_free_bytes = 536_870_912", f"min_free_bytes = {2**50}"))
     assert start() == (ExitCode.DISK_LOW, "disk_low")
     config.write_text(written.replace("[rpc]", "[rpcs]"))
