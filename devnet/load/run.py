@@ -73,14 +73,26 @@ class LoadPlan:
         return self.rate is not None and self.rate <= COMMITTED_RATE_MAX
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class NodeUse:
-    """What a node took during the load."""
+    """What a node took during the load: CPU seconds since the load or, started later, its process began; and memory."""
 
     name: str
-    pid: int
-    before: procfs.Usage | None
-    after: procfs.Usage | None = None
+    pid: int | None
+    cpu_s: float | None
+    usage: procfs.Usage | None
+
+    def to_json(self, seconds: float) -> dict[str, Any]:
+        """Returns CPU seconds and share of one core, memory in bytes; None for a node that did not run at the end."""
+        cpu_s, usage = self.cpu_s, self.usage
+        return {
+            "name": self.name,
+            "pid": self.pid,
+            "cpu_s": None if cpu_s is None else round(cpu_s, 2),
+            "cpu_share": None if cpu_s is None or not seconds else round(cpu_s / seconds, 3),
+            "rss": None if usage is None else usage.rss,
+            "rss_anon": None if usage is None else usage.rss_anon,
+        }
 
 
 @dataclass(slots=True)
@@ -124,24 +136,11 @@ class Result:
             "seconds": round(self.offered_s, 2),
             "blocks": findings.blocks,
             "head": {"height": findings.height, "hash": findings.head, "state_root": findings.state_root},
-            "nodes": [_use_json(use, self.offered_s) for use in self.nodes],
+            "nodes": [use.to_json(self.offered_s) for use in self.nodes],
             "client_cpu_s": round(self.client_cpu_s, 2),
             "verified": self.ok,
             "problems": self.problems,
         }
-
-
-def _use_json(use: NodeUse, seconds: float) -> dict[str, Any]:
-    before, after = use.before, use.after
-    cpu_s = None if after is None else after.cpu_s - (before.cpu_s if before is not None else 0.0)
-    return {
-        "name": use.name,
-        "pid": use.pid,
-        "cpu_s": None if cpu_s is None else round(cpu_s, 2),
-        "cpu_share": None if cpu_s is None or not seconds else round(cpu_s / seconds, 3),
-        "rss": None if after is None else after.rss,
-        "rss_anon": None if after is None else after.rss_anon,
-    }
 
 
 @dataclass(slots=True)
@@ -242,7 +241,7 @@ class Load:
         targets = [Target(node["name"], node["rpc"]) for node in self._validators]
         traffic = Traffic(targets, groups, book, signer)
         finality = Finality(targets, book, begin.height + 1)
-        nodes = self._usages()
+        cpu_of_pid = {use.pid: use.cpu_s for use in self._uses({})}
         cpu_before = _own_cpu_s()
         async with trio.open_nursery() as nursery:
             if plan.waits_for_commit:
@@ -257,8 +256,7 @@ class Load:
             else:
                 await traffic.at_rate(plan.rate, plan.seconds, nursery)
             offered_s = trio.current_time() - began
-            for use in nodes:
-                use.after = procfs.usage(use.pid)
+            nodes = self._uses(cpu_of_pid)
             client_cpu_s = _own_cpu_s() - cpu_before
             self._tell("waiting for what is under way")
             unsettled = await self._drain(book, terms, traffic, begin)
@@ -307,12 +305,14 @@ class Load:
                         book.settle(entry, Fate.EXPIRED)
             target.close()
 
-    def _usages(self) -> list[NodeUse]:
-        return [
-            NodeUse(node["name"], node["pid"], procfs.usage(node["pid"]))
-            for node in read_network(self._home)["nodes"]
-            if node["pid"]
-        ]
+    def _uses(self, cpu_before: Mapping[int | None, float | None]) -> list[NodeUse]:
+        """Returns what the nodes take now, CPU seconds beyond those that their processes had taken before."""
+        uses: list[NodeUse] = []
+        for node in read_network(self._home)["nodes"]:
+            usage = procfs.usage(node["pid"]) if node["pid"] else None
+            cpu_s = None if usage is None else usage.cpu_s - (cpu_before.get(node["pid"]) or 0.0)
+            uses.append(NodeUse(node["name"], node["pid"], cpu_s, usage))
+        return uses
 
     def _running_targets(self) -> list[Target]:
         nodes: Sequence[Mapping[str, Any]] = read_network(self._home)["nodes"]
