@@ -31,8 +31,8 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def admit(self, connection: Connection) -> Connection | None:
-        """Adds a connection; returns the one that was ended for it, if any.
+    def admit(self, connection: Connection) -> None:
+        """Adds a connection.
 
         When a limit is reached the connection that has been idle longest (of the same address, where that is the
         limit) makes room. Raises RpcError(LIMIT_REACHED) when none is idle.
@@ -55,7 +55,6 @@ class Connections:
             victim.end()
         self._open[connection] = None
         self._by_address[connection.address] = self._by_address.get(connection.address, 0) + 1
-        return victim
 
     def idle(self, connection: Connection) -> None:
         """Notes that a connection waits for its client's next request."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from qenex_node.rpc.schemas import (
     ADDRESS_SCHEMA,
-    AMOUNT_SCHEMA,
     ASSET_SCHEMA,
     HASH_SCHEMA,
     HEIGHT_SCHEMA,
@@ -18,13 +16,11 @@ from qenex_node.rpc.schemas import (
     Schema,
 )
 from state.address import from_text
-from state.codec import AMOUNT_LIMIT
 from state.errors import JsonValue, Rejected
 from state.genesis import check_asset_code
 from state.limits import TRANSACTION_BYTES_MAX
 
 HEIGHT_LIMIT: Final = 1 << 53
-_AMOUNT: Final = re.compile(r"(?:0|[1-9][0-9]{0,38})\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +68,10 @@ def _address(value: JsonValue) -> bytes:
     return from_text(value)
 
 
-def _amount(value: JsonValue) -> int:
-    if type(value) is not str or not _AMOUNT.match(value) or int(value) >= AMOUNT_LIMIT:
-        raise Rejected("amount_invalid", 'an amount is a decimal string of base units, below 2**128, like "1500"')
-    return int(value)
-
-
 def _asset(value: JsonValue) -> str:
     if type(value) is not str:
         raise Rejected("asset_code_invalid", 'an asset is named by its code, like "QNX"')
     return check_asset_code(value)
-
-
-def _flag(value: JsonValue) -> bool:
-    if type(value) is not bool:
-        raise Rejected("boolean_invalid", "true or false")
-    return value
 
 
 def _block_ref(value: JsonValue) -> int | bytes | None:
@@ -165,10 +149,8 @@ def text(length_max: int) -> ParamType:
 HASH: Final = ParamType("hash", HASH_SCHEMA, _hash)
 TRANSACTION: Final = ParamType("hex", HEX_SCHEMA, _blob(TRANSACTION_BYTES_MAX))
 ADDRESS: Final = ParamType("address", ADDRESS_SCHEMA, _address)
-AMOUNT: Final = ParamType("amount", AMOUNT_SCHEMA, _amount)
 ASSET: Final = ParamType("asset", ASSET_SCHEMA, _asset)
 HEIGHT: Final = ParamType("height", HEIGHT_SCHEMA, _integer(0, HEIGHT_LIMIT - 1))
-BOOLEAN: Final = ParamType("boolean", {"type": "boolean"}, _flag)
 BLOCK_REF: Final = ParamType(
     "block", {"oneOf": [HEIGHT_SCHEMA, HASH_SCHEMA, {"type": "string", "const": "latest"}]}, _block_ref
 )

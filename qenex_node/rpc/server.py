@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,7 +12,7 @@ import trio.abc
 from qenex_node.rpc.access import Access
 from qenex_node.rpc.connections import Connection, Connections
 from qenex_node.rpc.dispatch import Dispatcher
-from qenex_node.rpc.errors import RpcError
+from qenex_node.rpc.errors import INTERNAL_ERROR, RpcError
 from qenex_node.rpc.http_link import HttpLink, connection_refused
 from qenex_node.rpc.limits import RpcLimits
 from qenex_node.rpc.metrics import NoMetrics, RpcMetrics
@@ -21,6 +22,8 @@ from qenex_node.rpc.view import NodeView
 
 BACKLOG: Final = 1024
 REFUSE_TIMEOUT_S: Final = 1.0
+
+log = logging.getLogger("qenex.rpc")
 
 
 async def open_listeners(host: str, port: int) -> Sequence[trio.SocketListener]:
@@ -80,6 +83,10 @@ class RpcServer:
             await HttpLink(shared, stream, connection, scope).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+        except Exception as error:
+            # A fault of ours on one connection must not end the others.
+            log.error("unexpected error on an RPC connection", exc_info=error)
+            shared.metrics.dropped(INTERNAL_ERROR.name)
         finally:
             shared.connections.remove(connection)
             shared.metrics.connections("http", -1)

@@ -14,8 +14,6 @@ from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-GOING_AWAY: Final = 1001
-POLICY_VIOLATION: Final = 1008
 MESSAGE_TOO_BIG: Final = 1009
 
 

@@ -149,6 +149,20 @@ async def _get(http, target):
     return status, json.loads(body)
 
 
+def test_a_fault_of_ours_ends_one_connection_and_is_logged(caplog):
+    async def main():
+        async with serving() as service:
+            service.node.readiness = None
+            http = service.http()
+            await http.raw(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert await http.stream.receive_some(1000) == b""
+            assert (await service.http().request("POST", "/", STATUS))[0] == 200
+            assert service.counts.drops == {"internal_error": 1}
+
+    run(main)
+    assert "NoneType" in caplog.text
+
+
 def test_a_head_request_has_the_head_of_the_answer_alone():
     async def main():
         async with serving() as service:
