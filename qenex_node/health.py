@@ -6,7 +6,6 @@ stable code, and all of them are listed, the most important first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -121,12 +120,6 @@ def check_disk(free_bytes: int, free_bytes_min: int) -> None:
     reason = DiskGuard(free_bytes_min).refusal(free_bytes)
     if reason is not None:
         raise Rejected(reason.code, reason.message, dict(reason.data))
-
-
-def health_answer(reasons: Sequence[Reason]) -> tuple[int, dict[str, JsonValue]]:
-    """Returns HTTP status and JSON body of /health or /ready: 200 without reasons, 503 with them."""
-    listed: list[JsonValue] = [{"code": r.code, "message": r.message, "data": dict(r.data)} for r in reasons]
-    return (503 if reasons else 200), {"ok": not reasons, "reasons": listed}
 
 
 def _reason(code: str, message: str, **data: JsonValue) -> Reason:

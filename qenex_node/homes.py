@@ -28,7 +28,7 @@ from typing import Any, Final
 from p2p.identity import NodeKey
 from qenex_node.cards import Card, make_card
 from qenex_node.config import Config, load, render
-from qenex_node.keystore import COST, KdfCost, Passphrase, read_key, write_key
+from qenex_node.keystore import Passphrase, read_key, write_key
 from qenex_node.options import store_options
 from state.errors import Rejected
 from state.genesis import Genesis
@@ -108,7 +108,6 @@ def create_home(
     passphrase: bytes | None,
     node_key: SigningKey | None = None,
     validator_key: SigningKey | None = None,
-    cost: KdfCost = COST,
 ) -> Home:
     """Makes a home with keys and configuration and, for a validator, its public card; keys are new unless given.
 
@@ -121,12 +120,10 @@ def create_home(
     (path / "keys").mkdir(parents=True, mode=0o700)
     name = config.node.name
     node_key = node_key or SigningKey.generate(ED25519)
-    write_key(home.node_key_file, node_key, name=name, purpose="node", passphrase=passphrase, cost=cost)
+    write_key(home.node_key_file, node_key, name=name, purpose="node", passphrase=passphrase)
     if config.node.role == "validator":
         validator_key = validator_key or SigningKey.generate(ED25519)
-        write_key(
-            home.validator_key_file, validator_key, name=name, purpose="validator", passphrase=passphrase, cost=cost
-        )
+        write_key(home.validator_key_file, validator_key, name=name, purpose="validator", passphrase=passphrase)
         home.unused_marker.write_text("This key has signed no vote yet. Do not copy or restore this file.\n")
         write_json(home.card_file, make_card(name, validator_key, node_key, config.p2p.advertise).to_json())
     home.config_file.write_text(render(config), encoding="utf-8")
@@ -175,9 +172,8 @@ def _install_state_file(node_home: NodeHome, given: Path | None) -> None:
 
 def create_database(node_home: NodeHome) -> None:
     """Makes the database of a chain at height 0, without vote records."""
-    from state.store import Store
-
     from state.ledger import Ledger
+    from state.store import Store
 
     path, options = node_home.home.data, store_options(node_home.config)
     try:
@@ -198,9 +194,8 @@ def create_vote_records(node_home: NodeHome) -> bool:
         return False
     home.unused_marker.unlink()
     _sync_directory(home.unused_marker.parent)
-    from state.store import Store
-
     from state.ledger import Ledger
+    from state.store import Store
 
     store = Store.open(home.data, node_home.genesis, Ledger(), options=store_options(node_home.config))
     try:

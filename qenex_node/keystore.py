@@ -50,7 +50,6 @@ class KdfCost:
 
 
 COST: Final = KdfCost(passes=3, memory_bytes=128 * 1024 * 1024)
-COST_LEAST: Final = KdfCost(passes=argon2id.OPSLIMIT_MIN, memory_bytes=argon2id.MEMLIMIT_MIN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,14 +163,6 @@ class Mempool:
     def __len__(self) -> int:
         return len(self._by_wire)
 
-    def __contains__(self, wire_hash: WireHash) -> bool:
-        return wire_hash in self._by_wire
-
-    @property
-    def bytes(self) -> int:
-        """The wire bytes of all that wait."""
-        return self._bytes
-
     def add(self, tx: Transaction, now_ms: int) -> Added | Known:
         """Takes a transaction whose form, signatures and admission are checked.
 
@@ -509,8 +501,3 @@ class Acknowledgements:
         """Ends counting for these."""
         for tx_id in tx_ids:
             self._holders.pop(tx_id, None)
-
-    def validators_changed(self) -> None:
-        """Begins again at zero for all: indexes mean other validators now."""
-        for tx_id in self._holders:
-            self._holders[tx_id] = 0

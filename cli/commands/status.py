@@ -29,7 +29,7 @@ def command(settings: Settings) -> None:
     shown = {
         "chain": status["chain_id"],
         "node": f"{status['node_id']} ({status['role']}, version {status['version']})",
-        "head": f"{head['height']}  {head['hash']}, {age_s} s ago",
+        "head": f"{head['height']}  {head['hash']}" + (f", {age_s} s ago" if head["height"] else ", genesis"),
         "state root": head["state_root"],
         "view": f"{status['view']}, primary {status['primary']}, {consensus['phase']}",
         "sync": f"catching up to {status['sync']['target_height']}" if syncing else "at the head",

@@ -18,7 +18,7 @@ from tests.cli.cli_support import Qenex
 @pytest.fixture(autouse=True)
 def quick_kdf(monkeypatch: pytest.MonkeyPatch) -> None:
     # The passphrase hash is slow on purpose; its cost is no subject here.
-    monkeypatch.setattr(keystore.write_key, "__kwdefaults__", {"cost": keystore.COST_LEAST})
+    monkeypatch.setattr(keystore.write_key, "__kwdefaults__", {"cost": keystore.KdfCost(passes=1, memory_bytes=8192)})
 
 
 @pytest.fixture

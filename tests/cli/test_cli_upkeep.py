@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from qenex_node import keystore
 from qenex_node.exitcodes import ExitCode
 from qenex_node.homes import open_home
 from qenex_node.options import store_options
+from state.address import to_text
 from state.ledger import Ledger
 from state.store import Store
 from tests.cli.cli_support import Qenex
@@ -82,3 +84,22 @@ def test_start_names_what_keeps_it_from_starting(qenex: Qenex, home: Path) -> No
     assert start() == (ExitCode.KEY, "keystore_missing")
     shutil.rmtree(home / "data")
     assert start() == (ExitCode.HOME, "chain_missing")
+
+
+def test_a_validator_with_encrypted_keys_needs_its_passphrase(
+    qenex: Qenex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keystore.write_key, "__kwdefaults__", {"cost": keystore.KdfCost(passes=1, memory_bytes=8192)})
+    home, right, wrong, file = (tmp_path / name for name in ("a", "right", "wrong", "genesis.json"))
+    right.write_text("correct horse")
+    wrong.write_text("wrong horse")
+    made = qenex("init", "--home", home, "--name", "a", "--passphrase-file", right, "--json").json
+    assert made["encrypted"] is True
+    owner = to_text(bytes(32))
+    card = home / "validator.card.json"
+    create = ("genesis", "create", "--file", file, "--chain-id", "x", "--asset", f"QNX,2,{owner}")
+    assert qenex(*create, "--card", card).code == 0
+    assert qenex("init", "--home", home, "--genesis", file).code == 0
+    for given, code in (((), "passphrase_needed"), (("--passphrase-file", wrong), "passphrase_wrong")):
+        ended = qenex("start", "--home", home, "--json", *given)
+        assert (ended.code, ended.json["error"]["code"]) == (ExitCode.PASSPHRASE, code)

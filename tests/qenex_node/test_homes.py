@@ -13,7 +13,6 @@ from qenex_node.cards import Card, make_card
 from qenex_node.config import Config
 from qenex_node.founding import Founding
 from qenex_node.homes import Home, create_home, install_chain, open_home, read_card, read_keys, write_json
-from qenex_node.keystore import COST_LEAST
 from qenex_node.options import store_options
 from state.errors import Rejected
 from state.genesis import ChainParameters, Genesis, GenesisAccount, GenesisAsset
@@ -35,7 +34,7 @@ def config(name: str = "bank-a", role: str = "validator") -> Config:
 
 
 def make_home(path: Path, name: str = "bank-a", role: str = "validator") -> Home:
-    return create_home(path, config(name, role), passphrase=None, cost=COST_LEAST)
+    return create_home(path, config(name, role), passphrase=None)
 
 
 def found(*cards: Card) -> Founding:

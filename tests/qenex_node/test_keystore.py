@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from qenex_node.keystore import (
-    COST_LEAST,
     PLAIN_WARNING,
+    KdfCost,
     inspect_key,
     passphrase_from,
     read_key,
@@ -22,11 +22,13 @@ from state.errors import Rejected
 from state.keys import ED25519, ML_DSA_65, ML_DSA_87, SigningKey
 
 SECRET = b"correct horse"
+# The passphrase hash is slow on purpose; its cost is no subject here.
+QUICK = KdfCost(passes=1, memory_bytes=8192)
 
 
 def write(path: Path, passphrase: bytes | None = SECRET, scheme: int = ED25519) -> SigningKey:
     key = SigningKey(scheme, bytes(range(32)))
-    write_key(path, key, name="hub", purpose="account", passphrase=passphrase, cost=COST_LEAST)
+    write_key(path, key, name="hub", purpose="account", passphrase=passphrase, cost=QUICK)
     return key
 
 

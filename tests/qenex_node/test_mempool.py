@@ -310,9 +310,6 @@ def test_acknowledgements_count_distinct_validators_of_followed_ids_only() -> No
     acknowledgements.follow(b)
     acknowledgements.follow(c)
     assert (acknowledgements.count(a), len(acknowledgements)) == (0, 2)
-    acknowledgements.acknowledged(b, 0)
-    acknowledgements.validators_changed()
-    assert acknowledgements.count(b) == 0
     acknowledgements.forget([b, c])
     assert len(acknowledgements) == 0
 
