@@ -51,7 +51,8 @@ def subscribe(call: Call, channel: str, account: bytes | None, from_height: int 
 
 def _check_index(indexed_from: int | None, from_height: int) -> None:
     """Raises RpcError(SWITCHED_OFF) where a replay of an account would miss something."""
-    if indexed_from is None or from_height < indexed_from:
+    # Block 0 holds no transactions, so an index that begins at 1 is whole.
+    if indexed_from is None or max(from_height, 1) < indexed_from:
         message = "this node does not list accounts' transactions from that height on: ask another"
         data: dict[str, JsonValue] = {"feature": "account_index", "indexed_from": indexed_from}
         raise RpcError(SWITCHED_OFF, message, data, reason="index_off")
