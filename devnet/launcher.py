@@ -54,14 +54,14 @@ class Launcher:
         }
 
     async def run(self) -> None:
-        """Starts all nodes and serves until SIGINT or SIGTERM; then, or on failure, ends all nodes.
+        """Starts all nodes and serves until SIGINT, SIGTERM or SIGHUP; then, or on failure, ends all nodes.
 
         Raises Rejected("node_ended") or Rejected("devnet_not_ready") if the network does not come up.
         """
         failure: Rejected | None = None
         with (
             trio.open_signal_receiver(signal.SIGCHLD) as deaths,
-            trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as stops,
+            trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stops,
         ):
             async with trio.open_nursery() as nursery:
                 work = trio.CancelScope()

@@ -1,7 +1,8 @@
 """How a launcher tells what goes on: a live table in a terminal, plain lines in a pipe, or JSON lines.
 
-JSON lines: {"event": NAME, "time_ms": ..., ...}. Events are starting, ready, node_started, node_ended, node_paused,
-node_resumed, node_added, clock_set, status (at most one a second, only if something changed), stopping, stopped.
+JSON lines: {"event": NAME, "time_ms": ..., "message": ..., ...}. Events are starting, ready, node_started, node_ended,
+node_paused, node_resumed, node_added, clock_set, status (at most one a second, only if something changed), stopping,
+stopped; and failed, the last one, when the network does not come up.
 """
 
 from __future__ import annotations
@@ -117,9 +118,9 @@ class LiveShow:
 
     def _draw(self) -> RenderableType:
         from rich.console import Group
-        from rich.markup import escape
+        from rich.text import Text
 
-        return Group(table(self._title, self._samples), *(escape(line) for line in self._events))
+        return Group(table(self._title, self._samples), *(Text(line) for line in self._events))
 
 
 COLUMNS: Final = ("node", "state", "height", "view", "primary", "tx/s", "latency", "peers", "memory", "cpu")

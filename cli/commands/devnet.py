@@ -10,6 +10,7 @@ import click
 
 from cli import output
 from cli.settings import Settings
+from state.errors import Rejected
 
 HOME_DEFAULT: Final = ".devnet"
 
@@ -99,6 +100,7 @@ def up(
     from devnet.launcher import launch
     from devnet.prepare import Wish, prepare
     from devnet.show import make_show
+    from qenex_node.exitcodes import exit_code_of
 
     home = _home(settings)
     wish = Wish(validators=validators, full_nodes=full_nodes, accounts=accounts, seed=seed)
@@ -106,7 +108,15 @@ def up(
     def make_fleet() -> Fleet:
         return Fleet(prepare(home, wish, fresh=fresh, base_port=base_port), clock_offsets_ms=clock_offsets)
 
-    launch(home, make_fleet, make_show(f"QENEX devnet in {home}", settings.json))
+    show = make_show(f"QENEX devnet in {home}", settings.json)
+    try:
+        launch(home, make_fleet, show)
+    except Rejected as error:
+        if not settings.json:
+            raise
+        # Whoever reads events reads lines: the usual form of an error has many.
+        show.event("failed", error.message, code=error.code, data=error.data)
+        click.get_current_context().exit(exit_code_of(error.code))
 
 
 @command.command("load")
