@@ -124,4 +124,12 @@ class Housekeeping:
                 self._metrics.add(m.STATE_PRUNED, await drive(self._store.prune()))
             idle = trio.current_time() - self._quiet_since > IDLE_SECONDS
             if self._store.reclaim_due(idle=idle):
-                await trio.to_thread.run_sync(self._store.reclaim)
+                await self._reclaim()
+
+    async def _reclaim(self) -> None:
+        try:
+            await trio.to_thread.run_sync(self._store.reclaim, abandon_on_cancel=True)
+        except trio.Cancelled:
+            # It works in pieces: closing the store waits for the one at hand, not for all.
+            self._store.stop_reclaiming()
+            raise

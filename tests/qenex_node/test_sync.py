@@ -181,7 +181,7 @@ def lies(blocks: list[tuple[Block, Certificate]]) -> dict[str, tuple[Block, Cert
 def test_whatever_does_not_verify_is_refused_and_counted_against_its_sender() -> None:
     blocks = chain_of(4)
     for name, lie in lies(blocks).items():
-        lying = blocks[:2] + [lie] + blocks[3:]
+        lying = [*blocks[:2], lie, *blocks[3:]]
         node = catch_up([FakePeer("liar", 4, serving(lying))], seconds=5)
         assert node.head.height == 2, name
         assert [report[0] for report in node.reports] == ["liar"], name
@@ -189,6 +189,6 @@ def test_whatever_does_not_verify_is_refused_and_counted_against_its_sender() ->
 
 def test_a_liar_does_not_keep_the_node_from_the_truth() -> None:
     blocks = chain_of(4)
-    lying = blocks[:2] + [lies(blocks)["too few signatures"]] + blocks[3:]
+    lying = [*blocks[:2], lies(blocks)["too few signatures"], *blocks[3:]]
     node = catch_up([FakePeer("liar", 4, serving(lying)), FakePeer("honest", 4, serving(blocks))])
     assert node.head.height == 4
