@@ -84,7 +84,7 @@ class Devnet:
             if self._autostart:
                 self.start_all()
                 self.wait_ready()
-                self._fleet.publish()
+                self.publish()
             self._stack = stack.pop_all()
         return self
 
@@ -211,6 +211,10 @@ class Devnet:
         for name, member in self.fleet.members.items():
             if member.state not in ALIVE:
                 self.fleet.start(name)
+
+    def publish(self) -> None:
+        """Writes devnet.json, from now on at each change, so that `qenex devnet load` and others find the nodes."""
+        self.fleet.publish()
 
     def start(self, name: str, *, wait: bool = True) -> Member:
         """Starts a node and waits until it answers."""

@@ -17,8 +17,6 @@ from devnet.load.signing import AMOUNT, Terms, recipients
 from devnet.load.target import Target
 from qenex_node.client.errors import TransportError
 from qenex_node.testnet import NATIVE
-from state.address import to_text
-from state.types import Address
 
 HEIGHT_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
@@ -49,9 +47,9 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
 
-async def read_holdings(target: Target, addresses: Sequence[Address], height: int | None) -> list[Holding]:
+async def read_holdings(target: Target, addresses: Sequence[str], height: int | None) -> list[Holding]:
     """Returns what accounts have at a height (None: now), as a node tells it; raises TransportError."""
-    told = await target.read([("qenex_getAccount", [to_text(address), height]) for address in addresses])
+    told = await target.read([("qenex_getAccount", [address, height]) for address in addresses])
     return [_holding(account, target) for account in told]
 
 
@@ -87,7 +85,7 @@ class Audit:
         targets: Sequence[Target],
         book: Book,
         terms: Terms,
-        addresses: Sequence[Address],
+        addresses: Sequence[str],
         before: Sequence[Holding],
         begin_height: int,
         supply: str,

@@ -24,8 +24,9 @@ from devnet.load.target import Target
 from devnet.load.traffic import COMMITTED_RATE_MAX, IN_FLIGHT_DEFAULT, Group, Traffic, places
 from qenex_node.client.errors import TransportError
 from qenex_node.testnet import NATIVE, Network, read_testnet
+from state.address import to_text
 from state.errors import Rejected
-from state.types import Address, ChainContext, Hash
+from state.types import ChainContext, Hash
 
 AHEAD_PER_SECOND: Final = 2_500
 AHEAD_MAX: Final = 300_000
@@ -150,7 +151,7 @@ class _Begin:
     height: int
     context: ChainContext
     holdings: list[Holding]
-    addresses: list[Address]
+    addresses: list[str]
     supply: str
     now_ms: int
 
@@ -181,7 +182,7 @@ class Load:
         count = self._plan.accounts
         probe = Terms(self._network.seed, ChainContext("", Hash(self._network.genesis_hash)), count, 1, 0)
         signer = Signer(probe)
-        addresses = [signer.address(account) for account in range(count)]
+        addresses = [to_text(signer.address(account)) for account in range(count)]
         target = await self._first_up()
         deadline = trio.current_time() + IDLE_SECONDS
         while True:

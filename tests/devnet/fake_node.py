@@ -43,9 +43,11 @@ class Answers(BaseHTTPRequestHandler):
             self.answer(200, b'{"ready":true,"reasons":[]}')
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        answers = [{"id": 1, "result": STATUS}, {"id": 2, "result": {"peers": [1, 2, 3]}}]
-        self.answer(200, json.dumps(answers).encode())
+        results = {"qenex_status": STATUS, "net_peers": {"peers": [1, 2, 3]}}
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        calls = asked if isinstance(asked, list) else [asked]
+        answers = [{"id": call["id"], "result": results[call["method"]]} for call in calls]
+        self.answer(200, json.dumps(answers if isinstance(asked, list) else answers[0]).encode())
 
     def log_message(self, *_: object) -> None:
         pass

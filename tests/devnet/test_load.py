@@ -257,7 +257,7 @@ def audited(blocks: list[list[str]], after: list[Holding], **changes: Any) -> An
     for name, value in changes.items():
         setattr(chains[1], name, value)
     chains[0].failed = chains[1].failed
-    addresses = [bulk_key("seed", n).address for n in range(2)]
+    addresses = ["qx1a", "qx1b"]
     audit = Audit(chains, book, PAIR, addresses, BEFORE, 0, "1000")  # type: ignore[arg-type]
     return trio.run(audit.run)
 
