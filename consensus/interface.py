@@ -294,7 +294,7 @@ class RequestBody:
 
 @dataclass(frozen=True, slots=True)
 class PushTransactions:
-    """We suspect the primary: send our oldest waiting transactions to all, whatever they have seen."""
+    """We suspect the primary, or wait for a new view: send our oldest waiting transactions to all, seen or not."""
 
 
 class ReportKind(StrEnum):

@@ -12,7 +12,7 @@ from typing import Final
 
 from consensus import ballot
 from consensus.core import Core
-from consensus.interface import Broadcast, ReportKind, RequestBody, RequestSync, Send
+from consensus.interface import Broadcast, PushTransactions, ReportKind, RequestBody, RequestSync, Send
 from consensus.messages import Decided, Kind, NewView, Status
 from consensus.timers import status_interval
 from state.types import Height
@@ -48,6 +48,8 @@ def on_tick(core: Core) -> None:
         own = None if core.index is None else core.view_changes.get(core.index)
         if own is not None and core.promised > core.view:
             core.emit(Broadcast(own))
+            if core.has_work and core.suspicion is None:
+                core.emit(PushTransactions())
     for block_hash in core.bodies_wanted:
         core.emit(RequestBody(block_hash, core.bodies_wanted[block_hash]))
     if core.proposal_declined:

@@ -105,8 +105,9 @@ class Commits:
         transactions: list[Transaction] = []
         pace = Pace()
         try:
-            for wire in block.transactions:
-                transactions.append(decode_transaction(wire, self._executor.context))
+            for wire, wire_hash in zip(block.transactions, block.wire_hashes, strict=True):
+                waiting = self._mempool.get(wire_hash)
+                transactions.append(waiting or decode_transaction(wire, self._executor.context))
                 if pace.tired:
                     await pace.rest()
             began = time.perf_counter()

@@ -53,6 +53,7 @@ FETCH_TRANSACTIONS_MAX: Final = 40_000
 POINTS_BAD_SIGNATURE: Final = 50.0
 
 Outcome = Transaction | Rejected
+_SETTLED: Final = Rejected("known", "this transaction is settled already")
 
 
 @dataclass(slots=True, eq=False)
@@ -301,6 +302,10 @@ class Gossip:
             self.known += 1
             self._acknowledge(arrival, waiting, batch)
             return waiting
+        if arrival.submission is None and arrival.wire_hash in self._known and arrival.wire_hash not in self._wanted:
+            # It was committed or refused while it waited here; nobody asks for its outcome.
+            self.known += 1
+            return _SETTLED
         tx: Transaction | None = None
         try:
             tx = decode_transaction(arrival.wire, self._context)

@@ -67,20 +67,21 @@ def decode(data: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX) -> Any:
 
 def _check_values(value: Any, depth_left: int) -> None:
     """Refuses what MessagePack has and the canonical encoding has not, and nesting beyond the bound."""
-    kind = type(value)
-    if kind is tuple:
-        if depth_left == 0:
-            raise DecodeError("nested too deep")
-        for item in value:
-            item_kind = type(item)
-            if item_kind is bytes or item_kind is str:
-                continue
+    if type(value) is not tuple:
+        value = (value,)
+    elif depth_left == 0:
+        raise DecodeError("nested too deep")
+    for item in value:
+        kind = type(item)
+        if kind is bytes or kind is str:
+            continue
+        if kind is tuple:
             _check_values(item, depth_left - 1)
-    elif kind is int:
-        if value < 0:
-            raise DecodeError("negative integer")
-    elif value is not None and kind not in (bytes, str, bool):
-        raise DecodeError(f"type {kind.__name__} is not part of the encoding")
+        elif kind is int:
+            if item < 0:
+                raise DecodeError("negative integer")
+        elif item is not None and kind is not bool:
+            raise DecodeError(f"type {kind.__name__} is not part of the encoding")
 
 
 def encode_amount(amount: int) -> bytes:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from consensus.interface import Config, Restored
-from consensus.messages import ViewChange
+from consensus.messages import ViewChange, Vote
 from consensus.replica import Replica
-from consensus.rules import Rules
+from consensus.rules import Rules, VoteGroup
 from state.hashing import Hash
 from state.types import Certificate, Height, ValidatorSet, View
 
@@ -56,6 +56,36 @@ class _NoPromise(Rules):
         return True
 
 
+class _MixedViews(Rules):
+    def group(self, vote: Vote) -> VoteGroup:
+        return (vote.kind, 0, vote.block_hash)
+
+
+class _StrictAgain(Rules):
+    def first_rules_apply(self, certificate: Certificate | None) -> bool:
+        return True
+
+
+class _LateWork(Rules):
+    def has_work(self, waiting: bool, accepted: bool, prepared: bool) -> bool:
+        return waiting
+
+
+class _NoSync(Rules):
+    def sync_due(self, proven: Height, current: Height, asked: Height) -> bool:
+        return False
+
+
+class _EarlyRecovery(Rules):
+    def recovery_height(self, signed_at_most: Height) -> Height:
+        return Height(0)
+
+
+class _LoneJoiner(Rules):
+    def one_correct(self, validators: ValidatorSet) -> int:
+        return 1
+
+
 class _NoMemory(Rules):
     def remembered(self, records: dict[bytes, bytes]) -> dict[bytes, bytes]:
         return {}
@@ -72,6 +102,12 @@ VARIANTS: Final = {
         Variant("free-new-view", "a NEW-VIEW never demands a prepared block again", _FreeNewView()),
         Variant("no-floor", "a view allows any vote, however it was entered", _NoFloor()),
         Variant("no-promise", "a VIEW-CHANGE does not end voting in lower views", _NoPromise()),
+        Variant("mixed-views", "votes of different views count together", _MixedViews()),
+        Variant("strict-again", "a re-proposal must keep to the rules on proposer and clock", _StrictAgain()),
+        Variant("late-work", "only waiting transactions are work, not a prepared block", _LateWork()),
+        Variant("no-sync", "a replica that is proven behind asks for blocks only once", _NoSync()),
+        Variant("early-recovery", "a validator without its records signs again at once", _EarlyRecovery()),
+        Variant("lone-joiner", "one suspicion alone is enough to change the view", _LoneJoiner()),
         Variant("no-memory", "vote records are lost by a restart", _NoMemory()),
         Variant("send-first", "messages leave before what they rest on is durable", persists_first=False),
     )

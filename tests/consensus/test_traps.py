@@ -74,7 +74,7 @@ def commit_at_a_only(cluster: Cluster, prepared_at: str) -> io.KnownBlock:
 
 
 def open_view_1(cluster: Cluster) -> None:
-    """c and d are driven to view 1, and b opens it with their own VIEW-CHANGEs and its own empty one. STATUS is lost."""
+    """c and d are driven to view 1; b opens it with their VIEW-CHANGEs and an empty one of its own. STATUS is lost."""
     cluster.passes = lambda source, to, message: source in "cd" and to in "bcd" and not isinstance(message, Status)
     for name in "cd":
         for suspect in "ab":
@@ -194,7 +194,7 @@ def test_timeouts_are_capped() -> None:
 
 
 def test_a_dead_validator_costs_one_view_change() -> None:
-    """Twelve heights with the first primary dead: one view change; with rotating primaries one for each of its turns."""
+    """Twelve heights with the first primary dead: one view change; with rotating primaries, one at each of its turns."""
 
     def view_changes(leader_term: int) -> int:
         cluster = Cluster(4, leader_term=leader_term)

@@ -1,4 +1,4 @@
-"""Cores that break one rule each, by overriding one method of `Rules`: what goes wrong without the rule must be seen."""
+"""Cores that break one rule each, by overriding methods of `Rules`: what goes wrong without the rule must be seen."""
 
 from __future__ import annotations
 
