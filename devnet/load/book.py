@@ -108,9 +108,10 @@ class Book:
         if entry.fate >= Fate.COMMITTED:
             return
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
-        if code in AGAIN:
+        if code in AGAIN or (code != EXPIRED_CODE and reason == "expired"):
+            # By that node's clock its time is over; only a block later than its deadline makes that a fact.
             self._reopen(entry)
-        elif code == EXPIRED_CODE or reason == "expired":
+        elif code == EXPIRED_CODE:
             self.settle(entry, Fate.EXPIRED)
         else:
             # What comes after it in the lane can never follow: its account is of no more use.

@@ -287,22 +287,29 @@ class Load:
                 await trio.sleep(POLL_SECONDS)
             if book.all_settled():
                 return 0
+            traffic.sends_again = False
             await traffic.send_one(late.sign(0, NUDGE_LANE, nudge))
             nudge += 1
             await trio.sleep(NUDGE_SECONDS)
-            await self._ask_fates(book)
+            await self._ask_fates(book, terms.not_after_ms)
         return sum(map(len, book.unsettled))
 
-    async def _ask_fates(self, book: Book) -> None:
-        """Asks every running node what became of what is not settled."""
+    async def _ask_fates(self, book: Book, not_after_ms: int) -> None:
+        """Asks every running node what became of what is not settled.
+
+        A node whose newest block is later than the deadline, and in whose chain a transaction is not, proves that the
+        transaction never will be in it: so it need not remember having known the transaction.
+        """
         for target in self._running_targets():
             entries = [entry for group in book.unsettled for entry in group.values()]
             with suppress(TransportError):
+                (status,) = await target.read([("qenex_status", [])], 10.0)
                 told = await target.read([("qenex_getTransaction", [entry.signed.id]) for entry in entries], 10.0)
+                late = status["head"]["time_ms"] > not_after_ms
                 for entry, answer in zip(entries, told, strict=True):
                     if answer["status"] == "committed":
                         book.committed([entry.signed.id], trio.current_time())
-                    elif answer["status"] == "expired" and entry.fate < Fate.COMMITTED:
+                    elif late and entry.signed.lane != NUDGE_LANE and entry.fate < Fate.COMMITTED:
                         book.settle(entry, Fate.EXPIRED)
             target.close()
 

@@ -79,6 +79,7 @@ class Traffic:
 
         self.wait = "accepted"
         self.timeout_s = ACCEPT_TIMEOUT_SECONDS
+        self.sends_again = True
 
     def await_commits(self) -> None:
         """Has every request wait until its transactions are final: exact and cheap while they are few."""
@@ -125,7 +126,7 @@ class Traffic:
             await trio.sleep(AGAIN_SECONDS)
             now = trio.current_time()
             for group in self._groups:
-                if not self._target(group).up:
+                if not self.sends_again or not self._target(group).up:
                     continue
                 again = self._book.to_send_again(group.number, now, ACCEPTED_SECONDS, BATCH_MAX * 5)
                 self._start(group, again, nursery)

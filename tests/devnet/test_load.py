@@ -78,7 +78,7 @@ def test_what_was_accepted_is_left_to_the_network_for_long() -> None:
         (-32006, "timeout", Fate.OPEN),
         (-32001, "pending_max", Fate.OPEN),
         (-32007, "expired", Fate.EXPIRED),
-        (-32000, "expired", Fate.EXPIRED),
+        (-32000, "expired", Fate.OPEN),
         (-32000, "sequence_used", Fate.REJECTED),
     ],
 )
