@@ -6,9 +6,13 @@ The progress timer runs while there is work (PBFT 4.4), or while a quorum has pr
 
 from __future__ import annotations
 
+from typing import Final
+
 from consensus.core import Core
 from consensus.interface import SetTimer
-from consensus.view_change import suspect_primary, unanswered
+from consensus.view_change import UNANSWERED, suspect_primary, unanswered
+
+NO_PROGRESS: Final = "no_progress"
 
 
 def works(core: Core) -> bool:
@@ -20,7 +24,7 @@ def expire(core: Core) -> None:
     """Suspects the view if the progress timer has run out."""
     if core.progress_at is not None and core.now >= core.progress_at:
         core.progress_at = None
-        suspect_primary(core, stall="no_progress" if core.promised == core.view else "view_change_unanswered")
+        suspect_primary(core, stall=NO_PROGRESS if core.promised == core.view else UNANSWERED)
 
 
 def shorten(core: Core) -> None:
@@ -38,7 +42,7 @@ def settle(core: Core) -> None:
     else:
         core.progress_key = core.progress_at = None
         if core.promised == core.view:
-            core.stall = None if core.stall == "no_progress" else core.stall
+            core.stall = None if core.stall == NO_PROGRESS else core.stall
     at = _next(core)
     if at != core.timer_at:
         core.timer_at = at

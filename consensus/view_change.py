@@ -7,6 +7,8 @@ only with others, or its view would race ahead of theirs for ever.
 
 from __future__ import annotations
 
+from typing import Final
+
 from consensus import ballot
 from consensus.certificates import enter, learn_committed, learn_prepared
 from consensus.core import Core
@@ -16,9 +18,16 @@ from consensus.new_view import check_new_view
 from state.errors import DecodeError, Rejected
 from state.types import Height, View
 
+UNANSWERED: Final = "view_change_unanswered"
+
 
 def suspect_primary(core: Core, *, stall: str | None = None, fault: str | None = None) -> None:
-    """Starts to suspect the view: a `stall` ends with the next commit, a `fault` only with the view."""
+    """Starts to suspect the view: a `stall` ends with the next commit, a `fault` only with the view.
+
+    Once a later view is promised, what the old primary did is no reason to leave that one too.
+    """
+    if core.promised > core.view and stall != UNANSWERED:
+        return
     already = core.suspicion is not None
     core.stall = core.stall or stall
     core.fault = core.fault or fault
@@ -29,7 +38,7 @@ def suspect_primary(core: Core, *, stall: str | None = None, fault: str | None =
 def on_complaint(core: Core, reason: str | None) -> None:
     """Takes the node's own reason to suspect the primary, or its end."""
     already = core.suspicion is not None
-    if core.in_view:
+    if core.promised == core.view:
         core.complaint = reason
         if reason is not None and not already and core.may_sign:
             ballot.suspect(core)

@@ -194,7 +194,7 @@ def test_timeouts_are_capped() -> None:
 
 
 def test_a_dead_validator_costs_one_view_change() -> None:
-    """Twelve heights with the first primary dead: one view change; with rotating primaries, one at each of its turns."""
+    """Twelve heights with the first primary dead: one view change; rotating primaries pay at each of its turns."""
 
     def view_changes(leader_term: int) -> int:
         cluster = Cluster(4, leader_term=leader_term)
