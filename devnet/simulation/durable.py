@@ -62,6 +62,10 @@ class Records(Check):
                     return "the vote is not on its disk"
                 if message.block_hash not in machine.disk.bodies:
                     return "the block is not on its disk"
+                head = machine.disk.chain.certificate
+                if head is not None and head.view == message.view:
+                    # The head's own certificate is an entry into its view, and stands on the disk with the chain.
+                    return None
                 entered = self._read(machine, ENTRY_KEY).entry
                 return _floor(message, None if entered is None else entered[1])
 

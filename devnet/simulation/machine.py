@@ -8,6 +8,7 @@ disk outlives the process, everything else is made anew at a start.
 from __future__ import annotations
 
 import random
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -34,6 +35,7 @@ from consensus.interface import (
 from consensus.messages import Message
 from consensus.records import recovery_records
 from consensus.replica import Replica
+from devnet.simulation.checks import Violation
 from devnet.simulation.disk import Disk, RecordWrite
 from devnet.simulation.fetching import Fetching
 from devnet.simulation.parcels import (
@@ -173,13 +175,18 @@ class Machine:
         self.cluster.schedule.after(delay_us, act)
 
     def _guarded(self, action: Callable[[], None]) -> None:
-        """A broken invariant halts a node; the checkers decide whether that may happen."""
+        """A broken invariant halts a node; the checks decide whether that may happen. Nothing else may be raised."""
         try:
             action()
         except InvariantError as error:
             self.up = False
             self.life += 1
             self.cluster.halted(self, error)
+        except Violation:
+            raise
+        except Exception as error:
+            self.cluster.trace(self.number, "{}", traceback.format_exc())
+            raise Violation("exception", f"machine {self.number} raises {error!r}") from error
 
     # ---- clocks ----
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from consensus.interface import Config, Restored
-from consensus.messages import ViewChange, Vote
+from consensus.messages import ViewChange
 from consensus.replica import Replica
-from consensus.rules import Rules, VoteGroup
+from consensus.rules import Rules
 from state.hashing import Hash
 from state.types import Certificate, Height, ValidatorSet, View
 
@@ -56,11 +56,6 @@ class _NoPromise(Rules):
         return True
 
 
-class _MixedViews(Rules):
-    def group(self, vote: Vote) -> VoteGroup:
-        return (vote.kind, 0, vote.block_hash)
-
-
 class _StrictAgain(Rules):
     def first_rules_apply(self, certificate: Certificate | None) -> bool:
         return True
@@ -102,7 +97,6 @@ VARIANTS: Final = {
         Variant("free-new-view", "a NEW-VIEW never demands a prepared block again", _FreeNewView()),
         Variant("no-floor", "a view allows any vote, however it was entered", _NoFloor()),
         Variant("no-promise", "a VIEW-CHANGE does not end voting in lower views", _NoPromise()),
-        Variant("mixed-views", "votes of different views count together", _MixedViews()),
         Variant("strict-again", "a re-proposal must keep to the rules on proposer and clock", _StrictAgain()),
         Variant("late-work", "only waiting transactions are work, not a prepared block", _LateWork()),
         Variant("no-sync", "a replica that is proven behind asks for blocks only once", _NoSync()),
