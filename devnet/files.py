@@ -67,6 +67,8 @@ def write_network(network: Network, pids: Mapping[str, int | None]) -> None:
 
 def read_network(home: Path) -> dict[str, Any]:
     """Returns devnet.json; raises Rejected("devnet_down") if the network is not up."""
+    if not (home / NETWORK_FILE).is_file():
+        raise Rejected("devnet_down", f"no network is up in {home}: start one with `qenex devnet up --home {home}`")
     document = read_json(home / NETWORK_FILE, NETWORK_FILE_BYTES_MAX, "devnet_down")
     if not isinstance(document, dict):
         raise Rejected("devnet_down", f"{home / NETWORK_FILE} is not a network's file")

@@ -100,11 +100,11 @@ class Launcher:
         """Waits until every node is ready; raises Rejected if one ends before, or none of it happens in time."""
         deadline = trio.current_time() + READY_SECONDS
         while True:
-            samples = await look_at_all(self._watches, self._fleet)
+            await look_at_all(self._watches, self._fleet)
             dead = [member for member in self._fleet.members.values() if member.state not in ALIVE]
             if dead:
                 raise _ended_at_start(dead[0])
-            waiting = unready(samples)
+            waiting = unready(self._watches.values())
             if not waiting:
                 return
             if trio.current_time() > deadline:

@@ -7,6 +7,7 @@ makes blocks.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from qenex_node.client.errors import TransportError
 
 ANSWER_SECONDS: Final = 0.8
 METRICS_INTERVAL_S: Final = 2.0
+CLOCK_OFF: Final = "clock_off"
 _ASK: Final = json.dumps(
     [
         {"jsonrpc": "2.0", "id": 1, "method": "qenex_status"},
@@ -189,6 +191,14 @@ async def look_at_all(watches: dict[str, Watch], fleet: Fleet) -> list[Sample]:
     return [watch.sample for watch in watches.values()]
 
 
-def unready(samples: list[Sample]) -> dict[str, Any]:
-    """Returns, by node, why it is not ready; nothing when all are."""
-    return {s.name: list(s.reasons) or ["does not answer"] for s in samples if not s.ready}
+def unready(watches: Iterable[Watch]) -> dict[str, Any]:
+    """Returns, by node, why it is not ready; nothing when all are. A clock that was set apart is no reason."""
+    found: dict[str, Any] = {}
+    for watch in watches:
+        sample = watch.sample
+        reasons = [reason for reason in sample.reasons if not (reason == CLOCK_OFF and watch.member.own_clock)]
+        if sample.height is None:
+            found[sample.name] = ["does not answer"]
+        elif reasons:
+            found[sample.name] = reasons
+    return found

@@ -2,8 +2,9 @@
 
 A pure machine: times are given, nothing is sent. A transaction is due, then sent; the client is told that it is
 accepted, and later that it is final. What is neither told nor final after a lost connection is *open*: the same bytes
-may be sent again, to any node. What was accepted is the network's to keep: it is sent again only after long, and that
-is counted, because no client should have to.
+may be sent again, to any node. What was accepted is the network's to keep: it is sent again only where it seems to be
+forgotten, because later ones were committed long ago or nothing is any more; and that is counted, because no client
+should have to.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Book:
         self.broken: set[int] = set()
         self.failed: set[str] = set()
         self.last_commit = 0.0
+        self.last_due = 0.0
 
     def sent(self, signed: Signed, group: int, due: float) -> Entry:
         """Notes a transaction as it is sent for the first time."""
@@ -135,11 +137,20 @@ class Book:
         else:
             self.totals.rejected += 1
 
-    def to_send_again(self, group: int, now: float, accepted_for_s: float, limit: int) -> list[Entry]:
-        """Returns what of a group must be sent again, in the order of its first sending, and notes it as sent."""
+    def to_send_again(self, group: int, now: float, patience_s: float, limit: int) -> list[Entry]:
+        """Returns what of a group must be sent again, in the order of its first sending, and notes it as sent.
+
+        After `patience_s` an accepted one is taken for forgotten: since others that were due so much later than it, or
+        since anything at all, was committed.
+        """
         again: list[Entry] = []
+        stalled = now - self.last_commit > patience_s
         for entry in self.unsettled[group].values():
-            if entry.fate is Fate.ACCEPTED and now - entry.told > accepted_for_s:
+            if (
+                entry.fate is Fate.ACCEPTED
+                and now - entry.told > patience_s
+                and (stalled or self.last_due - entry.due > patience_s)
+            ):
                 self.totals.resubmitted_accepted += 1
             elif entry.fate is not Fate.OPEN:
                 continue
@@ -163,3 +174,4 @@ class Book:
         self.latencies.append(now - entry.due)
         self.commit_times.append(now)
         self.last_commit = now
+        self.last_due = max(self.last_due, entry.due)

@@ -25,7 +25,7 @@ TICK_SECONDS: Final = 0.01
 BATCH_MAX: Final = 100
 IN_FLIGHT_DEFAULT: Final = 4_000
 AGAIN_SECONDS: Final = 0.25
-ACCEPTED_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 5.0
 ACCEPT_TIMEOUT_SECONDS: Final = 5.0
 COMMIT_TIMEOUT_SECONDS: Final = 20.0
 COMMITTED_RATE_MAX: Final = 300
@@ -121,14 +121,14 @@ class Traffic:
                 await trio.sleep(TICK_SECONDS)
 
     async def send_open_again(self, nursery: trio.Nursery) -> None:
-        """Sends again what nobody answered, and what was accepted and is not final after long, until cancelled."""
+        """Sends again what nobody answered, and what was accepted and seems forgotten, until cancelled."""
         while True:
             await trio.sleep(AGAIN_SECONDS)
             now = trio.current_time()
             for group in self._groups:
                 if not self.sends_again or not self._target(group).up:
                     continue
-                again = self._book.to_send_again(group.number, now, ACCEPTED_SECONDS, BATCH_MAX * 5)
+                again = self._book.to_send_again(group.number, now, PATIENCE_SECONDS, BATCH_MAX * 5)
                 self._start(group, again, nursery)
 
     async def send_one(self, signed: Signed) -> None:

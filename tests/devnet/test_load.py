@@ -61,14 +61,28 @@ def test_latency_counts_from_when_it_was_due_not_from_when_it_was_sent_again() -
     assert book.totals.reopened == 1
 
 
-def test_what_was_accepted_is_left_to_the_network_for_long() -> None:
+def test_what_was_accepted_is_left_to_the_network_until_it_seems_forgotten() -> None:
     book = Book(1)
     entry = book.sent(signed(1), 0, due=0.0)
+    soon, later = book.sent(signed(2), 0, due=4.0), book.sent(signed(3), 0, due=8.0)
     book.answered(entry, "accepted", 1.0)
     book.lost_connection([entry])
-    assert book.to_send_again(0, 5.9, 5.0, 10) == []
-    assert book.to_send_again(0, 6.1, 5.0, 10) == [entry]
+    book.answered(soon, "committed", 9.0)
+    assert book.to_send_again(0, 10.0, 5.0, 10) == []
+    book.answered(later, "committed", 11.0)
+    assert book.to_send_again(0, 11.5, 5.0, 10) == [entry]
     assert book.totals.resubmitted_accepted == 1
+    book.answered(entry, "accepted", 12.0)
+    assert book.to_send_again(0, 16.9, 5.0, 10) == []
+    assert book.to_send_again(0, 17.1, 5.0, 10) == [entry]
+
+
+def test_when_nothing_is_committed_any_more_all_that_was_accepted_seems_forgotten() -> None:
+    book = Book(1)
+    entry = book.sent(signed(1), 0, due=10.0)
+    book.answered(entry, "accepted", 10.0)
+    assert book.to_send_again(0, 14.0, 5.0, 10) == []
+    assert book.to_send_again(0, 15.5, 5.0, 10) == [entry]
 
 
 @pytest.mark.parametrize(

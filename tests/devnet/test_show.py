@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
+from devnet.fleet import Member
 from devnet.show import COLUMNS, JsonShow, LineShow, row, table
-from devnet.watch import Counts, Sample, unready
+from devnet.watch import Counts, Sample, Watch, unready
+from qenex_node.testnet import NetworkNode, NodePorts
 
 READY = Sample(
     "validator-01",
@@ -79,5 +83,13 @@ qenex_chain_finality_seconds_count 8.0
     assert Counts.parse(text) == Counts(8.0, 0.25, 8.0)
 
 
-def test_who_is_not_ready_is_told_with_the_reason() -> None:
-    assert unready([READY, WAITING, DEAD]) == {"validator-03": ["no_quorum"], "validator-02": ["does not answer"]}
+def test_who_is_not_ready_is_told_with_the_reason_unless_its_clock_was_set_apart() -> None:
+    node = NetworkNode("validator-02", "validator", Path(), NodePorts(1, 2, 3))
+    off = replace(READY, name="validator-02", ready=False, reasons=("clock_off",))
+    watches = [Watch(Member(node)) for _ in range(5)]
+    for watch, sample in zip(watches, [READY, WAITING, DEAD, off, off], strict=True):
+        watch.sample = sample
+    watches[4].member.own_clock = True
+    assert unready(watches[:3]) == {"validator-03": ["no_quorum"], "validator-02": ["does not answer"]}
+    assert unready(watches[3:4]) == {"validator-02": ["clock_off"]}
+    assert unready(watches[4:]) == {}
