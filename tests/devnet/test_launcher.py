@@ -183,4 +183,8 @@ def test_a_killed_launcher_leaves_no_orphan_not_even_a_paused_or_deaf_one(tmp_pa
         finally:
             launcher.kill()
         launcher.wait(10)
-        wait_until(lambda: not any(runs(pid) for pid in pids), "all nodes are gone")
+        try:
+            wait_until(lambda: not any(runs(pid) for pid in pids), "all nodes are gone")
+        finally:
+            for pid in filter(runs, pids):
+                os.kill(pid, signal.SIGKILL)
