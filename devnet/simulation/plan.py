@@ -123,6 +123,7 @@ def _faults(rng: random.Random, machines: int) -> tuple[Fault, ...]:
         _crash_at_effect,
         _pause,
         _clock,
+        _clock,
     )
     return tuple(fault for _ in range(rng.randint(0, 6)) for fault in rng.choice(kinds)(rng, machines))
 

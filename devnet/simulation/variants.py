@@ -66,21 +66,6 @@ class _LateWork(Rules):
         return waiting
 
 
-class _NoSync(Rules):
-    def sync_due(self, proven: Height, current: Height, asked: Height) -> bool:
-        return False
-
-
-class _EarlyRecovery(Rules):
-    def recovery_height(self, signed_at_most: Height) -> Height:
-        return Height(0)
-
-
-class _LoneJoiner(Rules):
-    def one_correct(self, validators: ValidatorSet) -> int:
-        return 1
-
-
 class _NoMemory(Rules):
     def remembered(self, records: dict[bytes, bytes]) -> dict[bytes, bytes]:
         return {}
@@ -99,9 +84,6 @@ VARIANTS: Final = {
         Variant("no-promise", "a VIEW-CHANGE does not end voting in lower views", _NoPromise()),
         Variant("strict-again", "a re-proposal must keep to the rules on proposer and clock", _StrictAgain()),
         Variant("late-work", "only waiting transactions are work, not a prepared block", _LateWork()),
-        Variant("no-sync", "a replica that is proven behind asks for blocks only once", _NoSync()),
-        Variant("early-recovery", "a validator without its records signs again at once", _EarlyRecovery()),
-        Variant("lone-joiner", "one suspicion alone is enough to change the view", _LoneJoiner()),
         Variant("no-memory", "vote records are lost by a restart", _NoMemory()),
         Variant("send-first", "messages leave before what they rest on is durable", persists_first=False),
     )

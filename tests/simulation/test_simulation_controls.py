@@ -1,0 +1,92 @@
+"""The simulator can fail: what is broken on purpose is found, by the law that it breaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from consensus.messages import Kind
+from devnet.simulation.cluster import correct_only, run
+from devnet.simulation.faults import Crash, Cut, Hush
+from devnet.simulation.plan import draw, halves
+from devnet.simulation.schedule import SECOND
+from devnet.simulation.settings import CORRECT, Settings
+from devnet.simulation.variants import SOUND, VARIANTS
+from devnet.simulation.world import world_of
+
+CAUGHT = [
+    ("small-quorum", 5, {"certificate", "messages"}),
+    ("empty-view-change", 60, {"agreement", "halt"}),
+    ("free-new-view", 30, {"agreement", "halt", "records"}),
+    ("no-floor", 140, {"records", "agreement"}),
+    ("no-promise", 10, {"promise"}),
+    ("no-memory", 30, {"votes", "promise"}),
+    ("send-first", 5, {"records"}),
+]
+
+
+@pytest.mark.parametrize(("name", "seeds", "laws"), CAUGHT, ids=[name for name, _, _ in CAUGHT])
+def test_a_broken_rule_is_caught(name, seeds, laws):
+    for seed in range(seeds):
+        violation = run(draw(seed), VARIANTS[name]).violation
+        if violation is not None:
+            assert violation.check in laws
+            return
+    pytest.fail(f"{seeds} seeds ran without a violation, though {VARIANTS[name].breaks}")
+
+
+EVERYONE = tuple((a, b) for a in range(4) for b in range(4) if a != b)
+
+
+def prepared_and_then(*faults, heal_us):
+    """One transaction, whose block everyone prepares; no COMMIT arrives, and no client asks twice."""
+    return Settings(
+        seed=1,
+        conducts=correct_only(4),
+        faults=(Hush(0, SECOND, EVERYONE, (Kind.COMMIT,)), *faults),
+        heal_us=heal_us,
+        recovery_us=12 * SECOND,
+        transactions=1,
+        submit_until_us=SECOND // 20,
+        resubmit_us=10**12,
+    )
+
+
+OUTLASTED_DRIFT = prepared_and_then(Cut(SECOND // 4, 8 * SECOND, EVERYONE), heal_us=8 * SECOND)
+ALL_RESTARTED = prepared_and_then(Crash(SECOND // 4, (0, 1, 2, 3), (SECOND,) * 4), heal_us=2 * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("settings", "broken"),
+    [(OUTLASTED_DRIFT, "strict-again"), (ALL_RESTARTED, "late-work")],
+    ids=["after a partition longer than the drift bound", "after the loss of all mempools"],
+)
+def test_a_prepared_block_becomes_final(settings, broken):
+    assert run(settings).violation is None
+    violation = run(settings, VARIANTS[broken]).violation
+    assert violation is not None
+    assert violation.check == "progress"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_f_plus_one_twins_fork(seed):
+    violation = run(halves(seed)).violation
+    assert violation is not None
+    assert violation.check == "agreement"
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 7])
+def test_f_silent_validators_change_nothing(n):
+    assert run(_silent(n, (n - 1) // 3)).violation is None
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 7])
+def test_more_silent_validators_than_a_quorum_can_spare_stop_the_chain_and_that_is_seen(n):
+    quorum = SOUND.rules.quorum(world_of(n, 0).validators)
+    violation = run(_silent(n, n - quorum + 1)).violation
+    assert violation is not None
+    assert violation.check == "progress"
+
+
+def _silent(n, count):
+    conducts = ("mute",) * count + (CORRECT,) * (n - count)
+    return Settings(seed=n, conducts=conducts, transactions=6, heal_us=2_000_000, recovery_us=8_000_000)
