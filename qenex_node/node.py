@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -59,6 +60,7 @@ from state.types import Hash, Height
 log = Log("qenex.node")
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
+SWITCH_SECONDS: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +323,8 @@ class Node:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
+            # A thread that has written to disk gets the interpreter back within this, however busy the loop is.
+            sys.setswitchinterval(SWITCH_SECONDS)
             log.info("started", height=self.store.head.height, rpc=where.rpc, metrics=where.metrics, p2p=where.p2p)
             if started is not None:
                 started(where)
