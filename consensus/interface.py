@@ -254,7 +254,7 @@ class AskValidation:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The block is final: execute it if that is not done, write it with its certificate, answer Committed.
+    """The block is final: gather and execute it if that is not done, write it with its certificate, answer Committed.
 
     If our own execution gave other roots, drop it, execute again, and halt before writing if they still differ.
     """

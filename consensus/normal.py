@@ -6,6 +6,8 @@ validity is checked here; what needs bodies and execution is asked for, and its 
 
 from __future__ import annotations
 
+from typing import Final
+
 from consensus import ballot, evidence
 from consensus.certificates import learn_committed, learn_prepared
 from consensus.core import BlockState, Core
@@ -21,9 +23,12 @@ from consensus.interface import (
 )
 from consensus.messages import Evidence, Kind, PrePrepare, Vote, certificate_of
 from consensus.view_change import suspect_primary
+from state.block import evidence_hash
 from state.errors import InvariantError, Rejected
 from state.hashing import Hash
-from state.types import Header, Height, View
+from state.types import Height, View
+
+_NO_EVIDENCE: Final = evidence_hash(())
 
 # ---- what comes in ----
 
@@ -71,12 +76,13 @@ def on_proposed(core: Core, built: Proposed) -> None:
     if (built.height, built.view) != (core.height, core.view) or not core.proposal_asked:
         return
     core.proposal_asked = False
-    broken = broken_rule(core, built.header, first=True, view=built.view)
+    block = KnownBlock(built.header, built.wire_hashes)
+    broken = broken_rule(core, block, first=True)
     if broken is not None:
         raise InvariantError(f"the block that we built breaks the rule {broken}")
     if not core.in_view or core.accepted is not None or core.decided is not None:
         return
-    state = core.block_state(KnownBlock(built.header, built.wire_hashes))
+    state = core.block_state(block)
     state.held = state.valid = True
     _take(core, ballot.propose(core, built.header, built.wire_hashes, None), "made")
 
@@ -156,17 +162,19 @@ def settle(core: Core) -> None:
         _vote(core, core.accepted)
 
 
-def broken_rule(core: Core, header: Header, *, first: bool, view: View) -> str | None:
-    """Returns the rule of static validity that a block of the height being decided breaks, or None."""
+def broken_rule(core: Core, block: KnownBlock, *, first: bool) -> str | None:
+    """Returns the rule of static validity that a block breaks at the height and view of now, or None."""
+    header = block.header
     rules = {
         "height": header.height == core.height,
         "chain": header.chain_id == core.config.chain_id,
         "parent": header.parent_hash == core.head.hash,
         "validators": header.validators_hash == core.validators.hash,
         "time": header.time_ms > core.head.time_ms,
+        "empty": bool(block.wire_hashes) or header.evidence_hash != _NO_EVIDENCE,
     }
     if first:
-        rules["proposer"] = header.proposer == core.validators.validators[core.primary(core.height, view)].key
+        rules["proposer"] = header.proposer == core.validators.validators[core.primary(core.height, core.view)].key
     return next((name for name, holds in rules.items() if not holds), None)
 
 
@@ -179,9 +187,8 @@ def _accept(core: Core) -> None:
     allowed = core.rules.floor_allows(core.floor, core.demanded_hash, core.height, proposal.block_hash)
     if not allowed and core.height < core.floor:
         return
-    broken = broken_rule(
-        core, proposal.header, first=core.rules.first_rules_apply(proposal.certificate), view=core.view
-    )
+    block = KnownBlock(proposal.header, proposal.wire_hashes)
+    broken = broken_rule(core, block, first=core.rules.first_rules_apply(proposal.certificate))
     if not allowed:
         broken = "demanded"
     if broken is not None:
@@ -191,7 +198,7 @@ def _accept(core: Core) -> None:
         return
     if proposal.certificate is not None:
         learn_prepared(core, proposal.certificate)
-    core.block_state(KnownBlock(proposal.header, proposal.wire_hashes))
+    core.block_state(block)
     _take(core, proposal, "accepted")
 
 

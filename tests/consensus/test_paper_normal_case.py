@@ -11,7 +11,7 @@ from variants import SmallQuorum
 from consensus import interface as io
 from consensus.messages import Decided, Kind, PrePrepare, Vote
 from consensus.rules import Rules
-from state.block import verify_certificate
+from state.block import tx_root, verify_certificate
 from state.errors import InvariantError
 from state.hashing import ZERO_HASH, sha256
 from state.types import Height, TimeMs, View
@@ -79,6 +79,7 @@ WRONG = {
     "parent": {"parent_hash": ZERO_HASH},
     "validators": {"validators_hash": ZERO_HASH},
     "time": {"time_ms": TimeMs(0)},
+    "empty": {"tx_root": tx_root(())},
     "proposer": {"proposer": sha256(b"somebody else")},
 }
 
@@ -87,6 +88,8 @@ WRONG = {
 def test_4_2_backups_refuse_invalid_proposals_and_suspect(rule: str) -> None:
     cluster = Cluster(4, byzantine="a")
     _, message = proposal(cluster, **WRONG[rule])
+    if rule == "empty":
+        message = replace(message, wire_hashes=())
     node = cluster["b"]
     node.do(io.Received(replace(message, height=Height(1))))
     assert node.state.proposal is None
