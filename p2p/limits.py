@@ -51,6 +51,7 @@ NAME_SHOWN_LENGTH_MAX: Final = 64
 QUEUE_BYTES_MAX: Final = 16 * MIB
 WRITE_BYTES_MAX: Final = 256 * KIB
 READ_BYTES: Final = 64 * KIB
+READ_SLICE_SECONDS: Final = 0.002
 WRITE_SECONDS_MAX: Final = 20.0
 
 # Time limits of a connection's life.

@@ -9,6 +9,7 @@ What frames mean, and whether a peer behaves, is the owner's business (p2p/netwo
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from p2p.limits import (
     PING_SILENCE_SECONDS_MAX,
     POINTS_MALFORMED,
     READ_BYTES,
+    READ_SLICE_SECONDS,
     WRITE_BYTES_MAX,
     WRITE_SECONDS_MAX,
 )
@@ -277,8 +279,13 @@ class Peer:
 
     async def _read(self) -> None:
         while not self.reason:
+            began = time.perf_counter()
             while not self.reason and (frame := self._framer.next_frame()) is not None:
                 self._owner.deliver(self, frame)
+                # One read holds hundreds of frames that each cost a signature to check: nobody may hold up the others.
+                if time.perf_counter() - began > READ_SLICE_SECONDS:
+                    await trio.lowlevel.checkpoint()
+                    began = time.perf_counter()
             if self.reason:
                 break
             data = await self._stream.receive_some(READ_BYTES)

@@ -17,22 +17,27 @@ READ_BYTES: Final = 4096
 
 
 async def serve_metrics(listeners: Sequence[trio.SocketListener], render: Callable[[], bytes]) -> None:
-    """Answers GET /metrics with `render()`, one request a connection, until cancelled."""
-    scrapes = trio.Semaphore(SCRAPES_MAX)
+    """Answers GET /metrics with `render()`, one request a connection, until cancelled.
+
+    Beyond SCRAPES_MAX the oldest connection makes room: a scrape needs but milliseconds, so that connections that say
+    nothing cannot keep one out.
+    """
+    scrapes: dict[trio.CancelScope, None] = {}
 
     async def accepted(stream: trio.SocketStream) -> None:
+        if len(scrapes) >= SCRAPES_MAX:
+            oldest = next(iter(scrapes))
+            del scrapes[oldest]
+            oldest.cancel()
+        scope = trio.move_on_after(REQUEST_SECONDS)
+        scrapes[scope] = None
         try:
-            scrapes.acquire_nowait()
-        except trio.WouldBlock:
-            await trio.aclose_forcefully(stream)
-            return
-        try:
-            with trio.move_on_after(REQUEST_SECONDS):
+            with scope:
                 await _answer(stream, render)
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
             pass
         finally:
-            scrapes.release()
+            scrapes.pop(scope, None)
             await trio.aclose_forcefully(stream)
 
     await trio.serve_listeners(accepted, list(listeners))

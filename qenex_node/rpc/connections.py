@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from qenex_node.rpc.errors import limit_reached
@@ -19,13 +19,18 @@ class Connection:
 
 
 class Connections:
-    """The open connections, in all and by address, and the idle ones in the order in which they became so."""
+    """The open connections, in all and by address, and those that wait for their clients, the longest first.
+
+    Idle ones wait for a request, receiving ones for the rest of one: thousands of requests that never end must not
+    keep out a client that needs but milliseconds.
+    """
 
     def __init__(self, limits: RpcLimits) -> None:
         self._limits = limits
         self._open: dict[Connection, None] = {}
         self._by_address: dict[str, int] = {}
         self._idle: dict[Connection, None] = {}
+        self._receiving: dict[Connection, None] = {}
         self._held_bytes = 0
 
     def __len__(self) -> int:
@@ -35,18 +40,19 @@ class Connections:
         """Adds a connection.
 
         When a limit is reached the connection that has been idle longest (of the same address, where that is the
-        limit) makes room. Raises RpcError(LIMIT_REACHED) when none is idle.
+        limit) makes room; if none is idle, the one that has been receiving longest. Raises RpcError(LIMIT_REACHED)
+        when all are being answered.
         """
         limits = self._limits
         victim: Connection | None = None
         if self._by_address.get(connection.address, 0) >= limits.connections_per_address_max:
-            victim = next((idle for idle in self._idle if idle.address == connection.address), None)
+            victim = next((other for other in self._waiting() if other.address == connection.address), None)
             if victim is None:
                 maximum = limits.connections_per_address_max
                 message = f"this address has {maximum} connections, as many as it may"
                 raise limit_reached("connections_per_address_max", maximum, message)
         elif len(self._open) >= limits.connections_max:
-            victim = next(iter(self._idle), None)
+            victim = next(self._waiting(), None)
             if victim is None:
                 message = "the node has as many connections as it may: try again later"
                 raise limit_reached("connections_max", limits.connections_max, message)
@@ -56,21 +62,32 @@ class Connections:
         self._open[connection] = None
         self._by_address[connection.address] = self._by_address.get(connection.address, 0) + 1
 
+    def _waiting(self) -> Iterator[Connection]:
+        yield from self._idle
+        yield from self._receiving
+
     def idle(self, connection: Connection) -> None:
         """Notes that a connection waits for its client's next request."""
         if connection in self._open:
             self._idle[connection] = None
 
+    def receiving(self, connection: Connection) -> None:
+        """Notes that a connection waits for the rest of a request."""
+        self._idle.pop(connection, None)
+        if connection in self._open:
+            self._receiving[connection] = None
+
     def busy(self, connection: Connection) -> None:
         """Notes that a connection has something to do."""
         self._idle.pop(connection, None)
+        self._receiving.pop(connection, None)
 
     def remove(self, connection: Connection) -> None:
         """Forgets a connection; does nothing if it is forgotten already."""
         if connection not in self._open:
             return
         del self._open[connection]
-        self._idle.pop(connection, None)
+        self.busy(connection)
         self.hold(connection, 0)
         left = self._by_address[connection.address] - 1
         if left:

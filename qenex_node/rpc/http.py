@@ -14,6 +14,8 @@ from typing import Final, TypeAlias
 import h11
 
 JSON_TYPE: Final = b"application/json"
+BODY_PARTS_MAX: Final = 4_096
+PARTS_PER_SLICE: Final = 32
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
@@ -51,9 +53,13 @@ class Phase(Enum):
 
 
 class NeedData(Enum):
-    """More bytes are needed; CONTINUE asks to send `CONTINUE_BYTES` first (Expect: 100-continue)."""
+    """More bytes are needed; CONTINUE asks to send `CONTINUE_BYTES` first (Expect: 100-continue).
+
+    MORE_TIME: not bytes but time; others should have their turn before `next_event` is asked again.
+    """
 
     PLAIN = "plain"
+    MORE_TIME = "more_time"
     CONTINUE = "continue"
 
 
@@ -72,7 +78,9 @@ class HttpConnection:
     def __init__(self, header_bytes_max: int, body_bytes_max: int) -> None:
         """Takes the bounds, in bytes, of a request's head and body."""
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=header_bytes_max)
+        self._header_bytes_max = header_bytes_max
         self._body_bytes_max = body_bytes_max
+        self._large_read = False
         self._head: h11.Request | None = None
         self._body: list[bytes] = []
         self.body_bytes = 0
@@ -89,6 +97,7 @@ class HttpConnection:
     def receive(self, data: bytes) -> None:
         """Takes bytes of the client; none means that the client has closed its side."""
         self._fed = True
+        self._large_read = len(data) > self._header_bytes_max
         try:
             self._h11.receive_data(data)
         except RuntimeError:
@@ -113,9 +122,17 @@ class HttpConnection:
                 if self.body_bytes > self._body_bytes_max:
                     return self._too_large()
                 self._body.append(bytes(event.data))  # type: ignore[union-attr]
+                # A chunk of one byte takes as long to read as one of many.
+                if len(self._body) > BODY_PARTS_MAX:
+                    return Refusal(413, "body_parts_max", f"a body comes in at most {BODY_PARTS_MAX} chunks")
+                if len(self._body) % PARTS_PER_SLICE == 0:
+                    return NeedData.MORE_TIME
             elif kind is h11.EndOfMessage:
                 return self._finish()
             elif kind is h11.Request:
+                # h11 bounds a head only while it is incomplete: one that came whole in a large read is counted here.
+                if self._large_read and _head_bytes(event) > self._header_bytes_max:  # type: ignore[arg-type]
+                    return Refusal(431, "header_bytes_max", f"a head has at most {self._header_bytes_max} bytes")
                 self._head = event  # type: ignore[assignment]
                 if _content_length(event.headers) > self._body_bytes_max:  # type: ignore[union-attr]
                     return self._too_large()
@@ -164,6 +181,11 @@ class HttpConnection:
     def trailing(self) -> bytes:
         """What the client sent after an upgrade request."""
         return self._h11.trailing_data[0]
+
+
+def _head_bytes(request: h11.Request) -> int:
+    fields = sum(len(name) + len(value) + len(b": \r\n") for name, value in request.headers)
+    return len(request.method) + len(request.target) + fields
 
 
 def _content_length(headers: h11._headers.Headers) -> int:

@@ -102,6 +102,10 @@ class HttpLink:
         http = self._http
         event = http.next_event()
         while type(event) is NeedData:
+            if event is NeedData.MORE_TIME:
+                await trio.lowlevel.checkpoint()
+                event = http.next_event()
+                continue
             if event is NeedData.CONTINUE:
                 await self._stream.send_all(http.continue_bytes())
             if not self._shared.connections.hold(self._connection, http.body_bytes):
@@ -123,7 +127,7 @@ class HttpLink:
         if phase is Phase.IDLE:
             self._shared.connections.idle(self._connection)
         else:
-            self._shared.connections.busy(self._connection)
+            self._shared.connections.receiving(self._connection)
         self._waiting_for = phase
         self._scope.deadline = trio.current_time() + self._seconds[phase]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final, TypeAlias
 
 from wsproto import ConnectionType, WSConnection
@@ -31,6 +32,12 @@ class Reply:
     data: bytes
 
 
+class Part(Enum):
+    """A piece of an unfinished message came: nothing to do yet, but a moment to let others have their turn."""
+
+    PART = "part"
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """The connection is over: send `data` if there is any, and close. `reason` is empty for a normal end."""
@@ -39,7 +46,7 @@ class Ended:
     reason: str
 
 
-WebSocketEvent: TypeAlias = Message | Reply | Ended
+WebSocketEvent: TypeAlias = Message | Reply | Part | Ended
 
 
 class BadHandshake(Exception):
@@ -75,8 +82,6 @@ class WebSocketConnection:
             self._ws.receive_data(data or None)
             for event in self._ws.events():
                 told = self._take(event)
-                if told is None:
-                    continue
                 yield told
                 if type(told) is Ended:
                     self._ended = True
@@ -85,7 +90,7 @@ class WebSocketConnection:
             self._ended = True
             yield Ended(b"", f"malformed_websocket: {error}")
 
-    def _take(self, event: ws.Event) -> WebSocketEvent | None:
+    def _take(self, event: ws.Event) -> WebSocketEvent:
         if isinstance(event, ws.TextMessage | ws.BytesMessage):
             return self._collect(event.data, event.message_finished)
         if isinstance(event, ws.Ping):
@@ -97,9 +102,9 @@ class WebSocketConnection:
                 return Ended(self._ws.send(event.response()), reason)
             except LocalProtocolError:
                 return Ended(b"", reason)
-        return None
+        return Part.PART
 
-    def _collect(self, data: str | bytes | bytearray, finished: bool) -> WebSocketEvent | None:
+    def _collect(self, data: str | bytes | bytearray, finished: bool) -> WebSocketEvent:
         begun = self._begun
         if len(begun) + len(data) > self._message_bytes_max:
             bound = f"a message has at most {self._message_bytes_max} bytes"
@@ -108,7 +113,7 @@ class WebSocketConnection:
             return Message(bytes(data) if isinstance(data, bytearray) else data)
         begun += data.encode() if isinstance(data, str) else data
         if not finished:
-            return None
+            return Part.PART
         self._begun = bytearray()
         return Message(bytes(begun))
 

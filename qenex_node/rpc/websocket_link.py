@@ -12,13 +12,14 @@ from typing import Final
 import trio
 import trio.abc
 
+from qenex_node.pace import Pace
 from qenex_node.rpc.connections import Connection, Connections
 from qenex_node.rpc.dispatch import Dispatcher
 from qenex_node.rpc.limits import RpcLimits
 from qenex_node.rpc.metrics import RpcMetrics
 from qenex_node.rpc.outbox import Outbox
 from qenex_node.rpc.subscriptions import Session, SubscriptionCount
-from qenex_node.rpc.websocket import Ended, Message, WebSocketConnection
+from qenex_node.rpc.websocket import Ended, Message, Reply, WebSocketConnection
 
 RECEIVE_BYTES: Final = 64 * 1024
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -84,20 +85,25 @@ class WebSocketLink:
 
     async def _read(self, session: Session, nursery: trio.Nursery, trailing: bytes) -> None:
         data = trailing or await self._receive()
+        pace = Pace()
         while True:
             for event in self._websocket.receive(data):
+                # One read holds a thousand small messages, or ten thousand empty fragments.
+                if pace.tired:
+                    await pace.rest()
                 if isinstance(event, Message):
                     self._begin(event.data, session, nursery)
                 elif isinstance(event, Ended):
                     await self._finish(event)
                     return
-                else:
+                elif isinstance(event, Reply):
                     self._outbox.put(event.data)
             if not self._account_for_message():
                 return
             while self._pending >= self._limits.pending_per_connection_max:
                 await self._answered.park()
             data = await self._receive()
+            pace = Pace()
 
     async def _receive(self) -> bytes:
         try:

@@ -14,6 +14,10 @@ from qenex_node.rpc.view import Reason
 from tests.qenex_node.rpc.rpc_support import FakeNode, Http, registry, request, run, serving
 
 STATUS = b'{"jsonrpc":"2.0","id":1,"method":"qenex_status"}'
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 def test_requests_follow_each_other_on_one_connection():
@@ -43,6 +47,29 @@ def test_pipelined_requests_are_answered_in_order():
                 stream += await http.stream.receive_some(65536)
             places = [stream.index(b'"id":%d' % number) for number in range(3)]
             assert places == sorted(places)
+
+    run(main)
+
+
+def test_a_body_in_very_many_chunks_is_refused():
+    async def main():
+        async with serving() as service:
+            http = service.http()
+            head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            await http.raw(head + b"1\r\n[\r\n" * 5_000)
+            status, _, body = await _response(http)
+            assert (status, json.loads(body)["error"]["data"]["reason"]) == (413, "body_parts_max")
+
+    run(main)
+
+
+def test_a_head_that_comes_whole_has_its_bound_too():
+    async def main():
+        async with serving() as service:
+            http = service.http()
+            await http.raw(b"POST / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
+            status, _, body = await _response(http)
+            assert (status, json.loads(body)["error"]["data"]["reason"]) == (431, "header_bytes_max")
 
     run(main)
 
@@ -447,7 +474,7 @@ def test_where_all_connections_are_busy_a_new_one_is_refused():
     async def main():
         async with serving(connections_max=2) as service:
             for address in ("10.0.0.1", "10.0.0.2"):
-                await service.http(address).raw(b"POST / HTTP/1.1\r\n")
+                await service.http(address).raw(UPGRADE)
             await trio.testing.wait_all_tasks_blocked()
             status, headers, body = await _response(service.http("10.0.0.3"))
             assert (status, headers["retry-after"]) == (503, "5")
@@ -457,11 +484,26 @@ def test_where_all_connections_are_busy_a_new_one_is_refused():
     run(main)
 
 
+def test_requests_that_never_end_do_not_keep_a_new_connection_out():
+    async def main():
+        async with serving(connections_max=2, connections_per_address_max=2) as service:
+            slow = [service.http("10.0.0.1"), service.http("10.0.0.1")]
+            for client in slow:
+                await client.raw(b"POST / HTTP/1.1\r\n")
+                await trio.testing.wait_all_tasks_blocked()
+            for address in ("10.0.0.1", "10.0.0.2"):
+                assert (await service.http(address).request("POST", "/", STATUS))[0] == 200
+            assert service.server.connection_count == 2
+            assert service.counts.drops == {"idle_evicted": 2}
+
+    run(main)
+
+
 def test_one_address_has_its_own_limit():
     async def main():
         async with serving(connections_per_address_max=2) as service:
             for _ in range(2):
-                await service.http("10.0.0.1").raw(b"POST / HTTP/1.1\r\n")
+                await service.http("10.0.0.1").raw(UPGRADE)
             await trio.testing.wait_all_tasks_blocked()
             status, _, body = await _response(service.http("10.0.0.1"))
             assert (status, json.loads(body)["error"]["data"]["reason"]) == (503, "connections_per_address_max")
