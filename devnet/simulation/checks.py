@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from consensus.messages import Kind, Message, NewView, PrePrepare, ViewChange, Vote
+from consensus.messages import Kind, Message, NewView, PrePrepare, Vote
 from devnet.simulation.signatures import verify
 from devnet.simulation.world import ACCOUNTS, ASSET, BALANCE
 from state.block import vote_preimage
@@ -92,35 +92,22 @@ class Certificates(Check):
 
 
 class Votes(Check):
-    """A correct validator says one thing for each height and view, whatever it forgot, and keeps its promises."""
+    """A correct validator says one thing for each height and view, whatever it forgot."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._said: dict[tuple[int, int, int, int], Hash] = {}
-        self._promised: dict[int, int] = {}
 
     def left(self, machine: Machine, message: Message) -> None:
         """Holds a vote against all that the validator said before; what it hands on of others is theirs."""
         if getattr(message, "sender", None) != machine.index:
             return
-        if isinstance(message, ViewChange):
-            self._promised[machine.index] = max(self._promised.get(machine.index, 0), message.view)
         if not isinstance(message, Vote | PrePrepare | NewView):
             return
         key = (machine.index, int(message.kind), message.height, message.view)
-        earlier = self._said.get(key)
-        if earlier is not None:
-            if earlier != message.digest:
-                raise Violation("votes", f"validator {machine.index} contradicts its own {_name(message)}")
-            return
-        self._said[key] = message.digest
-        promised = self._promised.get(machine.index, 0)
-        if message.view < promised:
-            raise Violation("promise", f"validator {machine.index} promised view {promised}: {_name(message)}")
-
-
-def _name(message: Vote | PrePrepare | NewView) -> str:
-    return f"{Kind(message.kind).name} of height {message.height}, view {message.view}"
+        if self._said.setdefault(key, message.digest) != message.digest:
+            what = f"{Kind(message.kind).name} of height {message.height}, view {message.view}"
+            raise Violation("votes", f"validator {machine.index} contradicts its own {what}")
 
 
 class Money(Check):

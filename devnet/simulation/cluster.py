@@ -13,7 +13,7 @@ from consensus.verify import verify_message
 from devnet.simulation.chain import Chain
 from devnet.simulation.checks import ALL_CHECKS, Check, CheckType, Violation
 from devnet.simulation.conducts import CONDUCTS, Conduct
-from devnet.simulation.durable import Records
+from devnet.simulation.durable import Promises, Records
 from devnet.simulation.faults import Link, arm
 from devnet.simulation.machine import Machine
 from devnet.simulation.network import Network
@@ -48,7 +48,7 @@ def run(
     settings: Settings,
     variant: Variant = SOUND,
     write: Callable[[str], None] | None = None,
-    checks: tuple[CheckType, ...] = (*ALL_CHECKS, Records),
+    checks: tuple[CheckType, ...] = (*ALL_CHECKS, Records, Promises),
 ) -> Result:
     """Runs a simulation to its end; `write` gets the lines of its trace, if given."""
     with stand_in():

@@ -1,11 +1,12 @@
-"""The law "durable before it leaves", read from the disk itself at the moment at which a message leaves the machine.
+"""The laws on what must be durable, read from the disk itself at the moment at which a message leaves the machine.
 
-This is the one check that knows the form of vote records: it holds each vote against the round, the entry into the view
-and the promise that a restart at this very moment would find.
+These checks know the form of vote records: they hold each vote against the rounds, the entry into the view and the
+promise that a restart at this very moment would find.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from consensus.messages import Kind, Message, NewView, PrePrepare, ViewChange, Vote
@@ -78,6 +79,40 @@ class Records(Check):
         if decoded is None:
             decoded = self._decoded[key, value] = decode_records({key: value})
         return decoded
+
+
+class Promises(Check):
+    """After a VIEW-CHANGE, no vote in a lower view leaves that was not durable before it: what was is only a repeat."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._promised: dict[int, int] = {}
+        self._given: dict[int, set[tuple[int, int, int]]] = {}
+
+    def left(self, machine: Machine, message: Message) -> None:
+        """Notes promises with the votes that stood before them, and holds later votes against these."""
+        if getattr(message, "sender", None) != machine.index:
+            return
+        given = self._given.setdefault(machine.index, set())
+        promised = self._promised.get(machine.index, 0)
+        if isinstance(message, ViewChange) and message.view > promised:
+            self._promised[machine.index] = message.view
+            given.update(_votes_on(machine))
+        elif isinstance(message, Vote | PrePrepare):
+            place = (int(message.kind), message.height, message.view)
+            if message.view < promised and place not in given:
+                kind, where = Kind(message.kind).name, f"height {message.height}, view {message.view}"
+                raise Violation("promise", f"validator {machine.index} promised view {promised}: {kind} of {where}")
+            given.add(place)
+
+
+def _votes_on(machine: Machine) -> Iterator[tuple[int, int, int]]:
+    """Yields kind, height and view of each vote on a disk."""
+    for item in decode_records(machine.disk.records).rounds.values():
+        kinds = [Kind.PRE_PREPARE] if item.proposal.sender == machine.index else []
+        kinds += [Kind(vote.kind) for vote in (item.prepare, item.commit) if vote is not None]
+        for kind in kinds:
+            yield int(kind), item.height, item.view
 
 
 def _holds(item: Round, message: Vote | PrePrepare) -> bool:

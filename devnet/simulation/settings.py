@@ -56,7 +56,7 @@ class Settings:
     timing: Timing = Timing()
     faults: tuple[Fault, ...] = ()
     heal_us: int = 5 * SECOND
-    recovery_us: int = 60 * SECOND
+    recovery_us: int = 20 * SECOND
     transactions: int = 24
     block_transactions_max: int = 4
     submit_until_us: int = 4 * SECOND

@@ -61,11 +61,6 @@ class _StrictAgain(Rules):
         return True
 
 
-class _LateWork(Rules):
-    def has_work(self, waiting: bool, accepted: bool, prepared: bool) -> bool:
-        return waiting
-
-
 class _NoMemory(Rules):
     def remembered(self, records: dict[bytes, bytes]) -> dict[bytes, bytes]:
         return {}
@@ -83,7 +78,6 @@ VARIANTS: Final = {
         Variant("no-floor", "a view allows any vote, however it was entered", _NoFloor()),
         Variant("no-promise", "a VIEW-CHANGE does not end voting in lower views", _NoPromise()),
         Variant("strict-again", "a re-proposal must keep to the rules on proposer and clock", _StrictAgain()),
-        Variant("late-work", "only waiting transactions are work, not a prepared block", _LateWork()),
         Variant("no-memory", "vote records are lost by a restart", _NoMemory()),
         Variant("send-first", "messages leave before what they rest on is durable", persists_first=False),
     )
