@@ -36,11 +36,11 @@ def encode(value: Any) -> bytes:
         raise InvariantError(f"value has no canonical encoding: {error}") from error
 
 
-def decode(data: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX) -> Any:
+def decode(data: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX, items_max: int = UINT_LIMIT) -> Any:
     """Returns the value whose canonical encoding is `data`, arrays as tuples.
 
-    Raises DecodeError if `data` is longer than `bytes_max`, nested deeper than `depth_max`, or in any way not the
-    one canonical form.
+    Raises DecodeError if `data` is longer than `bytes_max`, nested deeper than `depth_max`, has an array of more than
+    `items_max` items, or is in any way not the one canonical form.
     """
     if len(data) > bytes_max:
         raise DecodeError(f"{len(data)} bytes are more than the {bytes_max} allowed")
@@ -54,7 +54,8 @@ def decode(data: bytes, *, bytes_max: int, depth_max: int = DEPTH_MAX) -> Any:
             max_ext_len=0,
             max_str_len=bytes_max,
             max_bin_len=bytes_max,
-            max_array_len=bytes_max,
+            # The decoder makes room for as many items as a header claims, at each of some hundred nested headers.
+            max_array_len=min(items_max, len(data)),
         )
         again = _pack(value)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:

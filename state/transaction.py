@@ -32,12 +32,15 @@ from state.limits import (
     MEMO_BYTES_MAX,
     NAME_LENGTH_MAX,
     OPERATIONS_MAX,
+    RECIPIENTS_MAX,
     SIGNATURES_MAX,
     TRANSACTION_BYTES_MAX,
 )
 from state.types import Address, Amount, ChainContext, TimeMs, TxId, WireHash
 
 TRANSACTION_VERSION: Final = 1
+_ITEMS_MAX: Final = max(OPERATIONS_MAX, RECIPIENTS_MAX)
+"""The longest array in a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,17 +188,23 @@ def decode_transaction(wire: bytes, context: ChainContext) -> Transaction:
     Rejected("scheme_unknown") for a key of an unregistered scheme.
     """
     tx = _decode(wire, context)
-    if tx.authorisation_of(tx.sender) is None:
-        raise Rejected("not_authorised", "the sender's authorisation is missing")
-    if tx.payer is not None and tx.authorisation_of(tx.payer) is None:
-        raise Rejected("not_authorised", "the payer's authorisation is missing")
+    _check_authorised(tx)
     return tx
 
 
 def decode_for_simulation(wire: bytes, context: ChainContext) -> Transaction:
     """Reads a transaction that may also be unsigned, [body, []]; raises as `decode_transaction` does."""
     tx = _decode(wire, context)
-    return decode_transaction(wire, context) if tx.authorisations else tx
+    if tx.authorisations:
+        _check_authorised(tx)
+    return tx
+
+
+def _check_authorised(tx: Transaction) -> None:
+    if tx.authorisation_of(tx.sender) is None:
+        raise Rejected("not_authorised", "the sender's authorisation is missing")
+    if tx.payer is not None and tx.authorisation_of(tx.payer) is None:
+        raise Rejected("not_authorised", "the payer's authorisation is missing")
 
 
 def _decode(wire: bytes, context: ChainContext) -> Transaction:
@@ -204,7 +213,9 @@ def _decode(wire: bytes, context: ChainContext) -> Transaction:
             "transaction_too_large",
             f"a transaction has at most {TRANSACTION_BYTES_MAX} bytes, this one {len(wire)}",
         )
-    body, authorisations = expect_tuple(decode(wire, bytes_max=TRANSACTION_BYTES_MAX), 2, "transaction")
+    body, authorisations = expect_tuple(
+        decode(wire, bytes_max=TRANSACTION_BYTES_MAX, items_max=_ITEMS_MAX), 2, "transaction"
+    )
     version, chain_id, sender, place, not_after, payer, fee_max, operations, memo = expect_tuple(body, 9, "body")
     if version != TRANSACTION_VERSION or type(version) is not int:
         raise Rejected(

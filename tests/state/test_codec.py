@@ -1,5 +1,7 @@
 """The canonical encoding: one form for each value, bounded before it is looked into."""
 
+import tracemalloc
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -80,6 +82,17 @@ def test_what_is_not_canonical_is_refused(data):
 def test_size_is_bounded_before_anything_is_decoded():
     with pytest.raises(DecodeError, match="more than the 3 allowed"):
         decode(b"\xa3abc", bytes_max=3)
+
+
+def test_arrays_are_bounded_before_room_is_made_for_them():
+    decode(encode((None,) * 9), bytes_max=100, items_max=9)
+    with pytest.raises(DecodeError):
+        decode(encode((None,) * 10), bytes_max=100, items_max=9)
+    tracemalloc.start()
+    with pytest.raises(DecodeError):
+        decode(b"\xdd\x00\x10\x00\x00" * 500, bytes_max=1 << 20)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("depth", [13, 600, 5000])
