@@ -24,7 +24,7 @@ from state.codec import (
     expect_str,
     expect_tuple,
 )
-from state.errors import DecodeError, JsonValue, Rejected
+from state.errors import DecodeError, InvariantError, JsonValue, Rejected
 from state.hashing import TAG_GENESIS, Hash, tagged
 from state.limits import (
     ASSET_CODE_LENGTH_MAX,
@@ -295,7 +295,8 @@ class Genesis:
         """Reads the JSON form, putting everything in its order; raises Rejected("genesis_invalid")."""
         try:
             return cls._from_json(document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, InvariantError) as error:
+            # InvariantError: numbers and texts that JSON knows and the canonical encoding does not.
             what = f"{type(error).__name__}: {error}"
             raise Rejected("genesis_invalid", f"the genesis file lacks or misstates something ({what})") from None
 
