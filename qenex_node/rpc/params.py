@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 from qenex_node.rpc.schemas import (
@@ -22,9 +21,6 @@ from state.genesis import check_asset_code
 from state.limits import TRANSACTION_BYTES_MAX
 
 HEIGHT_LIMIT: Final = 1 << 53
-
-_address_of: Final = lru_cache(maxsize=8_192)(from_text)
-"""Clients ask for the same accounts again and again, and checksums are slow to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ def _hash(value: JsonValue) -> bytes:
 def _address(value: JsonValue) -> bytes:
     if type(value) is not str:
         raise Rejected("address_invalid", "an address is bech32m text that begins with qx1")
-    return _address_of(value)
+    return from_text(value)
 
 
 def _asset(value: JsonValue) -> str:

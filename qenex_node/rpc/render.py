@@ -7,8 +7,6 @@ numbers, addresses in bech32m, times in ms since 1970 UTC.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Final
 
 from qenex_node.mempool import Waiting
 from qenex_node.rpc.view import EvidenceInfo, NodeView
@@ -23,9 +21,6 @@ from state.transaction import Authorisation, Transaction
 from state.types import Certificate, Header, ValidatorSet
 
 Json = dict[str, JsonValue]
-
-address: Final = lru_cache(maxsize=16_384)(to_text)
-"""Addresses repeat, and their checksums are slow to make."""
 
 
 def hexed(data: bytes) -> str:
@@ -89,7 +84,7 @@ def policy(value: Policy | None) -> JsonValue:
 
 def _authorisation(value: Authorisation) -> JsonValue:
     return {
-        "address": address(value.address),
+        "address": to_text(value.address),
         "policy": policy(value.policy),
         "signatures": [{**public_key(key), "signature": hexed(signature)} for key, signature in value.signatures],
     }
@@ -101,11 +96,11 @@ def transaction(ledger: Ledger, tx: Transaction) -> Json:
         "id": hexed(tx.id),
         "wire_hash": hexed(tx.wire_hash),
         "chain_id": tx.chain_id,
-        "sender": address(tx.sender),
+        "sender": to_text(tx.sender),
         "lane": tx.lane,
         "sequence": tx.sequence,
         "not_after_ms": tx.not_after_ms,
-        "payer": None if tx.payer is None else address(tx.payer),
+        "payer": None if tx.payer is None else to_text(tx.payer),
         "fee_max": str(tx.fee_max),
         "operations": [ledger.operation_to_json(operation) for operation in tx.operations],
         "memo": hexed(tx.memo),
@@ -130,7 +125,7 @@ def account(ledger: Ledger, owner: bytes, record: Account | None, next_free: Seq
     lanes: list[JsonValue] = [known.sequence(lane) for lane in range(LANES_MAX)]
     held = known.balances
     return {
-        "address": address(owner),
+        "address": to_text(owner),
         "exists": record is not None,
         "lanes": lanes,
         "next_free": None if next_free is None else list(next_free),
@@ -154,7 +149,7 @@ def asset(value: Asset) -> Json:
     return {
         "code": value.code,
         "decimals": value.decimals,
-        "issuer": address(value.issuer),
+        "issuer": to_text(value.issuer),
         "flags": value.flags,
         "supply": str(value.supply),
     }

@@ -34,7 +34,7 @@ def get_balance(call: Call, address: bytes, asset: str, height: int | None) -> J
     """Answers qenex_getBalance."""
     at, reader = state_at(call, height)
     balance = call.node.ledger.read_balance(reader, address, asset)
-    return {"height": at, "address": render.address(address), "asset": asset, **render.balance(balance)}
+    return {"height": at, "address": to_text(address), "asset": asset, **render.balance(balance)}
 
 
 def get_asset(call: Call, code: str, height: int | None) -> JsonValue:
