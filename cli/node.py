@@ -11,10 +11,10 @@ ANSWER_SECONDS: Final = 5.0
 
 
 def ask(settings: Settings, method: str, **params: JsonValue) -> Any:
-    """Returns the result of one RPC call to the node that the settings name; raises the client's errors."""
+    """Returns the result of one RPC call to a node that the settings name; raises the client's errors."""
     from qenex_node.client.blocking import Client
 
-    with Client(settings.rpc, timeout_s=ANSWER_SECONDS) as client:
+    with Client(*settings.rpcs, timeout_s=ANSWER_SECONDS) as client:
         return client.call(method, **params)
 
 
@@ -22,5 +22,5 @@ def ask_all(settings: Settings, *methods: str) -> list[Any]:
     """Returns the results of calls without parameters, over one connection."""
     from qenex_node.client.blocking import Client
 
-    with Client(settings.rpc, timeout_s=ANSWER_SECONDS) as client:
+    with Client(*settings.rpcs, timeout_s=ANSWER_SECONDS) as client:
         return [client.call(method) for method in methods]

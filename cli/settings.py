@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +10,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from state.errors import Rejected
+
 HOME_DEFAULT: Final = "~/.qenex"
+NETWORK_HOME: Final = Path(".devnet")
 NETWORK_FILE: Final = "devnet.json"
 RPC_DEFAULT: Final = "http://127.0.0.1:27101"
+_NETWORK_BYTES_MAX: Final = 1024 * 1024
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,22 +35,45 @@ class Settings:
         return self.home_given or Path(HOME_DEFAULT).expanduser()
 
     @property
-    def rpc(self) -> str:
-        """The URL of the node to talk to: given, or the home's (a test network's: its first node's), or the default."""
+    def network_home(self) -> Path | None:
+        """The directory of the test network that is meant: the home given, else ./.devnet; None if there is none."""
+        home = self.home_given or NETWORK_HOME
+        return home if (home / NETWORK_FILE).is_file() else None
+
+    @property
+    def network(self) -> dict[str, Any] | None:
+        """What that network's launcher wrote; raises Rejected("devnet_invalid")."""
+        home = self.network_home
+        if home is None:
+            return None
+        from qenex_node.homes import read_json
+
+        document = read_json(home / NETWORK_FILE, _NETWORK_BYTES_MAX, "devnet_invalid")
+        nodes = document.get("nodes") if isinstance(document, dict) else None
+        if not isinstance(nodes, list) or not nodes or not all(isinstance(n, dict) and "rpc" in n for n in nodes):
+            raise Rejected("devnet_invalid", f"{home / NETWORK_FILE} names no nodes: start the network again")
+        return dict(document)
+
+    @property
+    def rpcs(self) -> tuple[str, ...]:
+        """The URLs of the nodes to talk to, in turn if one fails.
+
+        That is the one given, else the running nodes of the test network, else what the home says, else the default.
+        """
         if self.rpc_given:
-            return self.rpc_given
-        network = self.home / NETWORK_FILE
-        if network.is_file():
-            nodes = json.loads(network.read_text(encoding="utf-8"))["nodes"]
-            return str(nodes[0]["rpc"])
+            return (self.rpc_given,)
+        network = self.network
+        if network is not None:
+            running = [node for node in network["nodes"] if node.get("pid") is not None]
+            return tuple(str(node["rpc"]) for node in running or network["nodes"][:1])
         config_file = self.home / "config.toml"
         if not config_file.is_file():
-            return RPC_DEFAULT
+            return (RPC_DEFAULT,)
         from qenex_node.config import load
 
         section = load(config_file).rpc
         host = f"[{section.host}]" if ":" in section.host else section.host
-        return f"http://{host}:{section.port}"
+        return (f"http://{host}:{section.port}",)
 
 
 def _set_home(context: click.Context, _: click.Parameter, value: Path | None) -> None:
@@ -88,7 +114,7 @@ def rpc_option(command: F) -> F:
         envvar="QENEX_RPC",
         expose_value=False,
         callback=_set_rpc,
-        help=f"The node to talk to [default: the home's, or {RPC_DEFAULT}].",
+        help=f"The node to talk to [default: one of ./.devnet, else the home's, else {RPC_DEFAULT}].",
     )(command)
 
 

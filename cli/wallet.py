@@ -6,9 +6,8 @@ have it and mean different accounts it is refused: money must not go to whicheve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,42 +23,21 @@ if TYPE_CHECKING:
     from state.keys import SigningKey
     from state.types import Address
 
-DEVNET_HOME: Final = Path(".devnet")
-DEVNET_FILE: Final = "devnet.json"
 GENESIS_FILE: Final = "genesis.json"
 ASSET_DEFAULT: Final = "QNX"
-_FILE_BYTES_MAX: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Devnet:
-    """A network on this machine: its home, its running nodes' RPC addresses, its accounts' (address, key file)."""
-
-    home: Path
-    rpcs: tuple[str, ...]
-    accounts: Mapping[str, tuple[str, Path]]
-
-
-def devnet_of(settings: Settings) -> Devnet | None:
-    """Returns the network in the home that was given, else in ./.devnet; None if there is none."""
-    home = settings.home_given or DEVNET_HOME
-    if not (home / DEVNET_FILE).is_file():
-        return None
-    from qenex_node.homes import read_json
-
-    document = read_json(home / DEVNET_FILE, _FILE_BYTES_MAX, "devnet_invalid")
+def network_accounts(settings: Settings) -> dict[str, tuple[str, Path]]:
+    """Returns the (address, key file) of the test network's accounts by name; empty where there is no network."""
+    network = settings.network
+    if network is None:
+        return {}
     try:
-        running = [node for node in document["nodes"] if node["pid"] is not None]
-        accounts = {entry["name"]: (entry["address"], Path(entry["key_file"])) for entry in document["accounts"]}
-        return Devnet(home, tuple(str(node["rpc"]) for node in running or document["nodes"][:1]), accounts)
-    except (KeyError, TypeError, IndexError) as error:
-        raise Rejected("devnet_invalid", f"{home / DEVNET_FILE} lacks {error}: start the network again") from None
-
-
-def rpc_urls(settings: Settings) -> tuple[str, ...]:
-    """Returns the nodes to talk to, in turn if one fails: given, else of the network here, else what the home says."""
-    devnet = devnet_of(settings) if settings.rpc_given is None else None
-    return (settings.rpc,) if devnet is None else devnet.rpcs
+        return {entry["name"]: (entry["address"], Path(entry["key_file"])) for entry in network["accounts"]}
+    except (KeyError, TypeError) as error:
+        raise Rejected(
+            "devnet_invalid", f"the devnet.json in {settings.network_home} lacks {error}: start the network again"
+        ) from None
 
 
 class Names:
@@ -67,7 +45,7 @@ class Names:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._devnet = devnet_of(settings)
+        self._network = network_accounts(settings)
 
     def address(self, text: str) -> Address:
         """Returns the account meant by an address or a name; raises Rejected("name_unknown")."""
@@ -116,8 +94,7 @@ class Names:
     def _all(self) -> Iterator[tuple[str, tuple[str, Path]]]:
         for info in keyring.all_keys(self._settings):
             yield info.path.stem, (keyring.address_of(info), info.path)
-        if self._devnet is not None:
-            yield from self._devnet.accounts.items()
+        yield from self._network.items()
 
 
 def trusted_chain(settings: Settings, genesis_file: Path | None) -> TrustedChain:
@@ -125,8 +102,7 @@ def trusted_chain(settings: Settings, genesis_file: Path | None) -> TrustedChain
     from qenex_node.client.verify import TrustedChain
     from qenex_node.homes import read_genesis
 
-    devnet = devnet_of(settings)
-    path = genesis_file or (devnet.home if devnet is not None else settings.home) / GENESIS_FILE
+    path = genesis_file or (settings.network_home or settings.home) / GENESIS_FILE
     if not path.is_file():
         raise Rejected("trust_missing", f"there is no {path}: give the chain's genesis document with --genesis FILE")
     return TrustedChain(read_genesis(path))
@@ -138,7 +114,7 @@ def client_of(settings: Settings, trusted: TrustedChain | None = None, **session
     from qenex_node.client.blocking import Client
     from qenex_node.client.session import Session
 
-    with Client(*rpc_urls(settings), session=Session(trusted, **session)) as client:
+    with Client(*settings.rpcs, session=Session(trusted, **session)) as client:
         yield client
 
 

@@ -119,6 +119,31 @@ def test_the_node_is_taken_from_the_home(qenex: Qenex, node: str, tmp_path: Path
     assert qenex("peers", "--home", network).code == 0
 
 
-def test_a_node_that_is_not_there_has_its_exit_code(qenex: Qenex) -> None:
+@pytest.mark.parametrize("command", ["status", "peers", "validators"])
+def test_without_a_home_the_running_nodes_of_the_network_here_are_asked(
+    qenex: Qenex, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert qenex(command).code == ExitCode.UNREACHABLE
+    network = tmp_path / ".devnet"
+    network.mkdir()
+    nodes = [{"pid": None, "rpc": "http://127.0.0.1:1"}, {"pid": 7, "rpc": node}]
+    (network / "devnet.json").write_text(json.dumps({"nodes": nodes}))
+    assert qenex(command).code == 0
+    assert qenex(command, "--home", tmp_path / "other").code == ExitCode.UNREACHABLE
+
+
+@pytest.mark.parametrize("damaged", ["[]", "{}", '{"nodes": []}', '{"nodes": [1]}', '{"nodes": [{}]}', "{"])
+def test_a_damaged_network_file_is_named(qenex: Qenex, tmp_path: Path, damaged: str) -> None:
+    (tmp_path / "devnet.json").write_text(damaged)
+    ended = qenex("status", "--home", tmp_path)
+    assert ended.code not in (0, ExitCode.UNEXPECTED)
+    assert str(tmp_path / "devnet.json") in ended.err
+
+
+def test_a_node_that_is_not_there_has_its_exit_code_and_a_way_out(qenex: Qenex) -> None:
     ended = qenex("status", "--rpc", "http://127.0.0.1:1", "--json")
     assert (ended.code, ended.json["error"]["code"]) == (ExitCode.UNREACHABLE, "node_unreachable")
+    for way in ("qenex start", "devnet/up", "--rpc"):
+        assert way in ended.json["error"]["message"]
