@@ -94,14 +94,17 @@ def _of_node(error: Exception) -> tuple[Rejected, ExitCode] | None:
 
     if isinstance(error, errors.RpcError):
         data: dict[str, JsonValue] = {**error.data, "rpc_code": error.code}
-        timed_out = isinstance(error, errors.WaitTimedOut)
-        return Rejected(error.reason, error.message, data), ExitCode.TIMED_OUT if timed_out else ExitCode.REFUSED
+        if isinstance(error, errors.WaitTimedOut):
+            goes_on = f"`qenex tx wait {error.data.get('id', 'ID')}` waits on"
+            return Rejected(error.reason, f"{error.message} {goes_on}", data), ExitCode.TIMED_OUT
+        return Rejected(error.reason, error.message, data), ExitCode.REFUSED
     if isinstance(error, errors.TransactionFailed):
         return Rejected("transaction_failed", str(error)), ExitCode.FAILED
     if isinstance(error, errors.TimedOut):
         return Rejected("timeout", str(error)), ExitCode.TIMED_OUT
     if isinstance(error, errors.TransportError):
-        return Rejected("node_unreachable", str(error)), ExitCode.UNREACHABLE
+        hint = "is a node running there? `qenex start` runs one, `devnet/up` a test network, --rpc names another"
+        return Rejected("node_unreachable", f"{error}; {hint}"), ExitCode.UNREACHABLE
     if isinstance(error, errors.VerificationFailed):
         return Rejected("proof_invalid", str(error)), ExitCode.PROOF_INVALID
     if isinstance(error, errors.ClientError):

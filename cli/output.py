@@ -27,7 +27,7 @@ def answer(settings: Settings, document: Mapping[str, Any] | Sequence[Any], *hum
 def fields(pairs: Mapping[str, object]) -> str:
     """Returns aligned lines of "name  value" for people."""
     width = max(map(len, pairs), default=0)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs.items())
+    return "\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in pairs.items())
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -41,12 +41,21 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*(escape(str(cell)) for cell in row))
+        drawn.add_row(*(escape(_shown(cell)) for cell in row))
     # What is written to a file or a pipe is not folded: addresses must stay whole for the next program.
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PIPE_WIDTH)
     console.print(drawn)
+
+
+def _shown(value: object) -> str:
+    """Returns a value as people write it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def error(as_json: bool, code: str, message: str, exit_code: int, data: Mapping[str, JsonValue]) -> None:

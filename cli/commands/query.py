@@ -6,7 +6,6 @@ genesis document.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,7 +130,7 @@ def account(settings: Settings, account: str, height: int | None, **trust: Any) 
             shown["balances"] = "more than fit into its record: `qenex query balance` shows each"
         elif not held:
             shown["balances"] = "none"
-        shown["transactions"] = 0 if record is None else sum(record.lanes)
+        shown["sent"] = 0 if record is None else sum(record.lanes)
         if policy is not None:
             shown["keys"] = f"{policy.threshold} of {len(policy.keys)}"
         output.answer(settings, document, output.fields(shown), asked.proof_line(found.height))
@@ -204,7 +203,7 @@ def tx_id_of(text: str) -> TxId:
 @query_command("tx", click.argument("tx_id", metavar="ID"))
 def tx(settings: Settings, tx_id: str, **trust: Any) -> None:
     """Show a transaction by its ID and what became of it."""
-    from cli.commands.tx import describe
+    from cli.commands.tx import describe, shown_of
 
     with asking(settings, **trust) as asked:
         found = asked.client.transaction(tx_id_of(tx_id))
@@ -225,8 +224,8 @@ def tx(settings: Settings, tx_id: str, **trust: Any) -> None:
             shown["place"] = f"height {found.height}, index {found.index}"
         if isinstance(found.waiting, dict):
             shown["waits"] = found.waiting.get("message")
-        for name, value in (described or {}).items():
-            shown[name] = json.dumps(value) if isinstance(value, list) else value
+        if described is not None:
+            shown |= shown_of(described) | {"sender": asked.names.label(str(described["sender"]))}
         last = [asked.proof_line(found.height)] if found.height is not None else []
         output.answer(settings, document, output.fields(shown), *last)
 
@@ -345,6 +344,8 @@ def validators(settings: Settings, height: int | None, **trust: Any) -> None:
             return
         rows = [(index, v.name, "0x" + v.key.hex()) for index, v in enumerate(found.validators)]
         output.table(f"{found.n} validators, {found.quorum} make a quorum", ["index", "name", "key"], rows)
+        proved = asked.client.session.trusted is not None
+        click.echo("as the trusted genesis document names them" if proved else "as the node says; --prove checks it")
 
 
 @query_command("status")
@@ -377,6 +378,7 @@ def history(settings: Settings, account: str, limit: int, **trust: Any) -> None:
             return
         rows = [(entry["height"], entry["index"], entry["id"], entry["code"]) for entry in entries]
         output.table(f"Transactions of {account}", ["height", "index", "id", "outcome"], rows)
+        click.echo("as the node says; `qenex query tx ID --prove` checks each")
 
 
 @command.command("proof")

@@ -353,8 +353,7 @@ def show(settings: Settings, file: Path) -> None:
     draft = read_draft(file)
     described = describe_body(DEFAULT_OPERATIONS, draft.body)
     document: dict[str, Any] = {"id": "0x" + draft.id.hex(), **described, "missing": _missing(draft)}
-    lines = {name: json.dumps(value) if isinstance(value, list) else value for name, value in described.items()}
-    shown = {"transaction": document["id"], "chain": draft.context.chain_id, **lines}
+    shown = {"transaction": document["id"], "chain": draft.context.chain_id, **shown_of(described)}
     output.answer(settings, document, output.fields({**shown, "signatures": _missing_line(draft)}))
 
 
@@ -381,11 +380,18 @@ def describe(operations: Operations, tx: Transaction) -> dict[str, JsonValue]:
     """Returns what a transaction says, for people."""
     return {
         "sender": to_text(tx.sender),
-        "place": f"lane {tx.lane}, sequence {tx.sequence}",
+        "lane": tx.lane,
+        "sequence": tx.sequence,
         "not_after_ms": tx.not_after_ms,
         "memo": tx.memo.decode(errors="replace"),
         "operations": [operations.ledger.operation_to_json(operation) for operation in tx.operations],
     }
+
+
+def shown_of(described: Mapping[str, JsonValue]) -> dict[str, object]:
+    """Returns the lines that people read of what `describe` returned."""
+    said = {name: value for name, value in described.items() if value != ""}
+    return {name: json.dumps(value) if isinstance(value, list) else value for name, value in said.items()}
 
 
 def describe_body(operations: Operations, body: tuple[Any, ...]) -> dict[str, JsonValue]:
@@ -395,7 +401,8 @@ def describe_body(operations: Operations, body: tuple[Any, ...]) -> dict[str, Js
         told = [operations.ledger.operation_to_json(Operation(*item)) for item in items]
         return {
             "sender": to_text(sender),
-            "place": f"lane {lane}, sequence {sequence}",
+            "lane": lane,
+            "sequence": sequence,
             "not_after_ms": not_after_ms,
             "memo": memo.decode(errors="replace"),
             "operations": told,

@@ -59,11 +59,23 @@ def test_an_account_is_shown_with_decimals_to_people_and_base_units_to_programs(
     assert qenex("query", "balance", "ann", "--height", "1", "--prove", "--json").json["available"] == "999999"
 
 
+def test_a_transaction_is_shown_with_its_block_and_its_lane(net, qenex):
+    shown = qenex("query", "tx", tx_id(net)).out
+    assert "height 2, index 0" in shown
+    assert f"{to_text(ANN.address)} (ann)" in shown
+    told = qenex("query", "tx", tx_id(net), "--json").json
+    assert (told["transaction"]["lane"], told["transaction"]["sequence"]) == (0, 1)
+
+
+def test_a_history_says_that_it_is_not_proved_even_where_proofs_were_asked_for(net, qenex):
+    assert "as the node says" in qenex("query", "history", "ann", "--prove").out
+
+
 def test_unknown_things_are_told_as_such(net, qenex):
     assert qenex("query", "asset", "EUR").code == 41
     assert qenex("query", "tx", "0x" + "11" * 32, "--json").json["status"] == "unknown"
     assert qenex("query", "tx", "nonsense").code != 0
-    assert "transactions  0" in qenex("query", "account", to_text(key(77).address), "--prove").out
+    assert "sent      0" in qenex("query", "account", to_text(key(77).address), "--prove").out
 
 
 def test_a_proof_of_any_key_is_checked(net, qenex):

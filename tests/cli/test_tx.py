@@ -40,7 +40,7 @@ def test_the_first_transaction_is_six_short_commands(net, qenex):
     assert "0.300000 QNX" in qenex("query", "balance", "alice").out
     proved = qenex("query", "account", "alice", "--prove")
     assert proved.code == 0
-    assert "balance QNX   0.300000 QNX" in proved.out
+    assert "balance QNX  0.300000 QNX" in proved.out
     assert "proved at height 2, by 3 or more of 4 validators" in proved.out
     assert net.available(alice) == 300_000
 
