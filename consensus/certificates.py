@@ -55,7 +55,6 @@ def enter(core: Core, view: View, entry: NewView | Certificate) -> None:
     core.complaint = None
     core.proposal_asked = False
     core.proposal_declined = False
-    core.status_due = True
     core.changed = True
     if core.records_exist:
         core.persist((entry_record(core.since, entry),))
