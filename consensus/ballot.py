@@ -94,6 +94,7 @@ def promise(core: Core, view: View) -> ViewChange:
     held = core.rules.prepared_to_report(core.prepared, view)
     message = _signed(core, ViewChange(core.height, view, core.head_certificate, held, _index(core)))
     core.promised = view
+    core.remembered_promise = (core.since, message)
     core.view_changes[message.sender] = message
     core.persist((promise_record(core.since, message),))
     core.emit(Broadcast(message))

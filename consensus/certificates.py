@@ -57,6 +57,7 @@ def enter(core: Core, view: View, entry: NewView | Certificate) -> None:
     core.proposal_declined = False
     core.changed = True
     if core.records_exist:
+        core.remembered_entry = (core.since, entry)
         core.persist((entry_record(core.since, entry),))
     core.report(
         ReportKind.VIEW_ENTERED,

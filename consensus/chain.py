@@ -9,7 +9,6 @@ from consensus import recovery, timers
 from consensus.certificates import learn_committed
 from consensus.core import Core
 from consensus.interface import Committed
-from consensus.records import ENTRY_KEY, PROMISE_KEY
 from state.errors import InvariantError
 from state.types import Height, ValidatorSet
 
@@ -42,4 +41,4 @@ def _start_set(core: Core, validators: ValidatorSet) -> None:
     core.tallies, core.proposals = {}, {}
     core.statuses, core.latest_votes = {}, {}
     core.suspects, core.view_changes = {}, {}
-    core.forget((ENTRY_KEY, PROMISE_KEY), ())
+    core.restore_view()

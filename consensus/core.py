@@ -21,7 +21,18 @@ from consensus.interface import (
     Restored,
 )
 from consensus.messages import Evidence, Message, NewView, PrePrepare, Status, Suspect, ViewChange
-from consensus.records import Memory, Record, Round, Signing, SigningState, decode_records, evidence_key, round_key
+from consensus.records import (
+    ENTRY_KEY,
+    PROMISE_KEY,
+    Memory,
+    Record,
+    Round,
+    Signing,
+    SigningState,
+    decode_records,
+    evidence_key,
+    round_key,
+)
 from consensus.rules import Rules
 from consensus.tally import Tally
 from state.errors import InvariantError, JsonValue, Rejected
@@ -81,6 +92,8 @@ class Core:
         self.rounds: dict[tuple[Height, View], Round] = memory.rounds
         self.evidence: dict[bytes, Evidence] = {}
         self.old_blocks: dict[Hash, KnownBlock] = {}
+        self.remembered_entry = memory.entry
+        self.remembered_promise = memory.promise
 
         self.view = View(0)
         self.promised = View(0)
@@ -276,12 +289,7 @@ class Core:
         for item in memory.evidence:
             self.evidence[evidence_key(item)] = item
         self._restore_rounds(restored)
-        if memory.entry is not None and memory.entry[0] == self.since:
-            self.set_entry(memory.entry[1].view, memory.entry[1])
-        if memory.promise is not None and memory.promise[0] == self.since and self.index is not None:
-            change = memory.promise[1]
-            self.promised = max(self.promised, change.view)
-            self.view_changes[self.index] = change
+        self.restore_view()
         self.view = self.rules.view_after_restart(self.view, self.promised)
         newest = self.head_certificate
         if newest is not None and newest.height >= self.since and self.may_enter(newest.view):
@@ -291,6 +299,25 @@ class Core:
             if known is not None:
                 self.old_blocks[self.demanded.block_hash] = known
         self.restore_height()
+
+    def restore_view(self) -> None:
+        """Takes up the recorded entry and promise of the set in force; those of an earlier set go.
+
+        Those of a later set stay: after a rollback the chain comes to it again, and they bind us there.
+        """
+        if self.remembered_entry is not None:
+            since, entry = self.remembered_entry
+            if since == self.since:
+                self.set_entry(entry.view, entry)
+            elif since < self.since:
+                self.forget((ENTRY_KEY,), ())
+        if self.remembered_promise is not None:
+            since, promise = self.remembered_promise
+            if since == self.since and self.index is not None:
+                self.promised = max(self.promised, promise.view)
+                self.view_changes[self.index] = promise
+            elif since < self.since:
+                self.forget((PROMISE_KEY,), ())
 
     def _restore_rounds(self, restored: Restored) -> None:
         for place in sorted(self.rounds):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from consensus.messages import Message
 from state.errors import InvariantError, JsonValue
@@ -18,8 +18,6 @@ from state.hashing import Hash
 from state.types import Certificate, Header, Height, ValidatorSet, View, WireHash
 
 # ---- configuration --------------------------------------------------------------------------------------------------
-
-SUSPICION_REASON_LENGTH_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)

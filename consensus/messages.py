@@ -44,9 +44,6 @@ class Kind(IntEnum):
     EVIDENCE = 9
 
 
-VOTE_KINDS: Final = (Kind.PREPARE, Kind.COMMIT)
-
-
 @dataclass(frozen=True, slots=True)
 class Vote:
     """A PREPARE or COMMIT of one validator for one block in one view (PBFT 4.2)."""

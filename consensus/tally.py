@@ -62,10 +62,6 @@ class Tally:
         """Returns whose votes of (kind, view) are held: bit i for validator i."""
         return self._masks.get((kind, view), 0)
 
-    def size(self) -> int:
-        """Returns the number of votes held."""
-        return len(self._first)
-
     def _make_room(self, vote: Vote) -> bool:
         """Keeps the newest views of a sender; returns whether this vote's view is among them."""
         views = self._views.setdefault((vote.kind, vote.sender), [])

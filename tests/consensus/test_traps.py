@@ -408,7 +408,7 @@ def test_buffers_for_future_messages_are_bounded() -> None:
                 node.do(io.Received(forger.vote(Kind.COMMIT, height, number, block_hash)))
             node.do(io.Received(forger.suspect(1 + number, number)))
         core = node.replica._core
-        held = sum(tally.size() for tally in core.tallies.values())
+        held = sum(len(tally._first) for tally in core.tallies.values())
         must(held <= 2 * 2 * VIEWS_KEPT_MAX, f"{held} votes of one validator are held")
         must(len(core.tallies) <= 2, "of this height and the next")
         must(len(core.suspects) <= 1, "and one SUSPECT")
