@@ -148,7 +148,10 @@ _KIB, _MIB = limits.KIB, limits.MIB
 _RARE: Final = Budget(5, 20, 64 * _KIB, 256 * _KIB)
 _VOTES: Final = Budget(5_000, 20_000, 16 * _MIB, 64 * _MIB)
 _GOSSIP: Final = Budget(20_000, 100_000, 32 * _MIB, 64 * _MIB)
+_HELD: Final = Budget(2_000, 8_000, 32 * _MIB, 64 * _MIB)
 _ASK: Final = Budget(500, 2_000, 256 * _KIB, 1 * _MIB)
+# An answer is read from disk and may be a megabyte: a correct asker waits for one before it asks for the next.
+_ASK_BLOCKS: Final = Budget(16, 64, 4 * _KIB, 16 * _KIB)
 _ANSWER: Final = Budget(500, 2_000, 128 * _MIB, 256 * _MIB)
 
 KINDS: Final = {
@@ -165,10 +168,10 @@ KINDS: Final = {
         KindRule(Kind.TRANSACTIONS, limits.TRANSACTIONS_BYTES_MAX, Lane.TRANSACTIONS, _GOSSIP, _transactions),
         KindRule(Kind.TX_ANNOUNCE, limits.HASHES_BYTES_MAX, Lane.TRANSACTIONS, _GOSSIP, _hashes),
         KindRule(Kind.TX_REQUEST, limits.HASHES_BYTES_MAX, Lane.BLOCKS, _ASK, _hashes),
-        KindRule(Kind.TX_HELD, limits.HASHES_BYTES_MAX, Lane.TRANSACTIONS, _GOSSIP, _any, flooded=True),
-        KindRule(Kind.BODY_REQUEST, limits.REQUEST_BYTES_MAX, Lane.BLOCKS, _ASK, _hash),
+        KindRule(Kind.TX_HELD, limits.HASHES_BYTES_MAX, Lane.TRANSACTIONS, _HELD, _any, flooded=True),
+        KindRule(Kind.BODY_REQUEST, limits.REQUEST_BYTES_MAX, Lane.BLOCKS, _ASK_BLOCKS, _hash),
         KindRule(Kind.BODY, limits.BODY_BYTES_MAX, Lane.BLOCKS, _ANSWER, _blob),
-        KindRule(Kind.BLOCK_REQUEST, limits.REQUEST_BYTES_MAX, Lane.SYNC, _ASK, _two_integers),
+        KindRule(Kind.BLOCK_REQUEST, limits.REQUEST_BYTES_MAX, Lane.SYNC, _ASK_BLOCKS, _two_integers),
         KindRule(Kind.BLOCKS, limits.BLOCKS_BYTES_MAX, Lane.SYNC, _ANSWER, _blocks),
     )
 }

@@ -57,11 +57,13 @@ from consensus.messages import (
 )
 from consensus.replica import Replica
 from consensus.verify import verify_message
+from p2p.conduct import Bucket
 from p2p.network import Network
 from p2p.peer import Peer
 from p2p.wire import Kind
 from qenex_node import metrics as m
 from qenex_node.commits import Commits
+from qenex_node.effort import signatures_in
 from qenex_node.gossip import Gossip
 from qenex_node.journal import Journal
 from qenex_node.logs import Log
@@ -82,6 +84,9 @@ log = Log("qenex.consensus")
 BODY_RETRY_SECONDS: Final = 0.5
 BODIES_FETCHED_MAX: Final = 4
 REACHABLE_SECONDS: Final = 3.0
+ANSWER_QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
+SIGNATURES_PER_SECOND: Final = 4_000
+SIGNATURES_BURST: Final = 20_000
 
 
 def monotonic_ms() -> int:
@@ -142,6 +147,7 @@ class Driver:
         self._own: _OwnProposal | None = None
         self._accepted_at: float | None = None
         self._heard: dict[bytes, float] = {}
+        self._efforts: dict[str, Bucket] = {}
         commits.on_committed = self._committed
         for evidence in replica.evidence:
             journal.take_evidence(evidence, store.validators)
@@ -243,6 +249,9 @@ class Driver:
             return
         try:
             message = decode_message(body)
+            if not self._effort(peer).take(signatures_in(message), trio.current_time()):
+                # It asks for more proofs than its share of our time allows: what matters in them is sent again.
+                return
             verify_message(message, self._context.genesis_hash, self._validators_at)
         except Rejected as error:
             if error.code == "validators_unknown":
@@ -253,6 +262,13 @@ class Driver:
         self._note(peer, message)
         self._metrics.add(m.CONSENSUS_MESSAGES, 1, "taken")
         self.feed_input(Received(message))
+
+    def _effort(self, peer: Peer) -> Bucket:
+        """Returns how many signatures may be proved for a peer: frames are bounded by the peer layer, their cost here."""
+        bucket = self._efforts.get(peer.id)
+        if bucket is None:
+            bucket = self._efforts[peer.id] = Bucket(SIGNATURES_PER_SECOND, SIGNATURES_BURST, trio.current_time())
+        return bucket
 
     def _note(self, peer: Peer, message: Message) -> None:
         """Keeps what greetings and block sync want to know of a message."""
@@ -280,15 +296,20 @@ class Driver:
 
     def on_body_request(self, peer: Peer, block_hash: bytes) -> None:
         """Sends a block that is here, committed or not."""
+        if peer.queued_bytes > ANSWER_QUEUE_BYTES_MAX:
+            # It asks for more than it reads.
+            return
         block = self._body_at_hand(Hash(block_hash)) or self._store.body(Hash(block_hash))
         if block is not None:
             peer.send(Kind.BODY, block.encoded)
 
     def on_body(self, peer: Peer, body: bytes) -> None:
         """Takes a block that was asked for; one that does not match its hash is the sender's fault."""
+        if not self._wanted_bodies:
+            return
         block = Block.decode(body)
         scope = self._wanted_bodies.get(block.header.hash)
-        if scope is None:
+        if scope is None or scope.cancel_called:
             return
         scope.cancel()
         self.nursery.start_soon(self._take_body, peer, block)

@@ -38,6 +38,7 @@ from state.hashing import TAG_POSSESSION
 from state.keys import verify_ed25519
 from state.ledger import Ledger
 from state.ledger.overlay import StateReader
+from state.limits import BLOCK_BYTES_MAX
 from state.transaction import Transaction, decode_transaction, verify_signatures, wire_hash_of
 from state.types import ChainContext, TxId, ValidatorSet, WireHash
 
@@ -132,6 +133,7 @@ class Gossip:
         self._known: OrderedDict[WireHash, None] = OrderedDict()
         self._announced: dict[WireHash, int] = {}
         self._wanted: dict[WireHash, Transaction | None] = {}
+        self._fetchers: dict[WireHash, int] = {}
         self._wanted_changed = trio.Event()
         self.acknowledgements = Acknowledgements(KNOWN_MAX)
         self.admitted = {"client": 0, "peer": 0}
@@ -186,13 +188,24 @@ class Gossip:
             peer.send(Kind.TX_REQUEST, batch)
 
     def on_request(self, peer: Peer, hashes: Sequence[bytes], body: Callable[[bytes], bytes | None]) -> None:
-        """Sends the transactions asked for that are here: waiting, or (by `body`) in a block under discussion."""
+        """Sends the transactions asked for that are here: waiting, or (by `body`) in a block under discussion.
+
+        Each once, and no more than a block holds: a correct asker asks again for what is still missing.
+        """
+        if peer.queued_bytes > BLOCK_BYTES_MAX:
+            # It asks for more than it reads.
+            return
         found: list[bytes] = []
-        for wire_hash in hashes:
+        size = 0
+        for wire_hash in dict.fromkeys(hashes):
             tx = self._mempool.get(WireHash(wire_hash))
             wire = tx.wire if tx is not None else body(wire_hash)
-            if wire is not None:
-                found.append(wire)
+            if wire is None:
+                continue
+            size += len(wire)
+            if size > BLOCK_BYTES_MAX:
+                break
+            found.append(wire)
         for batch in batches(found, kind=Kind.TRANSACTIONS):
             peer.send(Kind.TRANSACTIONS, batch)
 
@@ -202,19 +215,20 @@ class Gossip:
         ids = expect_array(ids_value, HELD_IDS_MAX, "ids")
         for tx_id in ids:
             expect_bytes(tx_id, 32, "id")
-        if key is None:
-            key = peer.validator_key
-        elif not verify_ed25519(
-            expect_bytes(key, 32, "validator key"),
-            self._held_preimage(ids),
-            expect_blob(signature, 64, "signature"),
-        ):
-            raise Rejected("bad_signature", "an acknowledgement's signature does not match")
+        relayed = key is not None
+        if relayed:
+            expect_bytes(key, 32, "validator key")
+            expect_blob(signature, 64, "signature")
         else:
-            self.network.relay(Kind.TX_HELD, raw, peer)
+            key = peer.validator_key
         index = None if key is None else self._validators().index_of(key)
         if index is None:
+            # Nobody's word, or that of a validator which is not in force here: it goes no further.
             return
+        if relayed:
+            if not verify_ed25519(key, self._held_preimage(ids), signature):
+                raise Rejected("bad_signature", "an acknowledgement's signature does not match")
+            self.network.relay(Kind.TX_HELD, raw, peer)
         needed = self.acknowledgements_needed()
         for tx_id in ids:
             if self.acknowledgements.acknowledged(tx_id, index) >= needed:
@@ -247,9 +261,10 @@ class Gossip:
         Waits until all are there: bounded by the caller, who cancels it when the proposal is of no use any more.
         """
         missing = {wire_hash for wire_hash in hashes if self._mempool.get(wire_hash) is None}
-        for wire_hash in hashes:
-            if wire_hash in missing:
-                self._wanted.setdefault(wire_hash, None)
+        # Two candidate blocks may lack the same transactions: they are wanted until the last of them is served.
+        for wire_hash in missing:
+            self._wanted.setdefault(wire_hash, None)
+            self._fetchers[wire_hash] = self._fetchers.get(wire_hash, 0) + 1
         try:
             pause = 0.2
             while absent := [h for h in hashes if h in missing and self._wanted.get(h) is None]:
@@ -267,8 +282,10 @@ class Gossip:
                     result[wire_hash] = tx
             return result
         finally:
-            for wire_hash in hashes:
-                self._wanted.pop(wire_hash, None)
+            for wire_hash in missing:
+                self._fetchers[wire_hash] -= 1
+                if not self._fetchers[wire_hash]:
+                    del self._fetchers[wire_hash], self._wanted[wire_hash]
 
     async def run(self) -> None:
         """Admits and announces until cancelled."""

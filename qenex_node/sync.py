@@ -31,6 +31,7 @@ ANSWER_SECONDS_MAX: Final = 4.0
 SHUN_SECONDS: Final = 10.0
 PATIENCE_SECONDS: Final = 0.4
 REQUESTS_IN_FLIGHT_MAX: Final = 3
+ANSWER_QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class Chain(Protocol):
@@ -72,9 +73,22 @@ class BlockSync:
         self._noted = trio.Event()
         self._ranges: dict[str, _Range] = {}
         self._shunned: dict[str, float] = {}
-        self.target_height = 0
         self.syncing = False
         self.blocks_synced = 0
+        self._proven_height = 0
+
+    @property
+    def target_height(self) -> int:
+        """The height that this node should be at: proved by a certificate, or claimed by more than f validators.
+
+        A lone claim would let one liar make every node say that it is behind. Only a node that is joined with so few
+        validators takes the highest claim there is.
+        """
+        peers = self.network.connected()
+        claims = sorted((peer.height for peer in peers if peer.validator_key is not None), reverse=True)
+        f = self._chain.validators.f
+        claimed = claims[f] if len(claims) > f else max((peer.height for peer in peers), default=0)
+        return max(self._proven_height, claimed)
 
     def note_height(self, peer: Peer, height: int) -> None:
         """Notes what height a peer claims to be at."""
@@ -84,11 +98,14 @@ class BlockSync:
 
     def hurry(self, height: int) -> None:
         """Notes that a certificate proves the chain to be at `height`: no patience is needed."""
-        self.target_height = max(self.target_height, height)
+        self._proven_height = max(self._proven_height, height)
         self._noted.set()
 
     def on_block_request(self, peer: Peer, start: int, count: int) -> None:
         """Answers with consecutive blocks and certificates from `start` on, as many as fit; none if it has none."""
+        if peer.queued_bytes > ANSWER_QUEUE_BYTES_MAX:
+            # It asks for more than it reads.
+            return
         items: list[tuple[bytes, bytes]] = []
         size = 0
         last = min(self._chain.head.height, start + min(count, RANGE_BLOCKS_MAX) - 1)
@@ -116,7 +133,7 @@ class BlockSync:
             await self._noted.wait()
             self._noted = trio.Event()
             before = self._chain.head.height
-            if self.target_height <= before:
+            if self._proven_height <= before:
                 # The ordinary messages of the next height are probably on their way: ask only if nothing moves.
                 await trio.sleep(PATIENCE_SECONDS)
                 best = self._best_height()
@@ -142,10 +159,12 @@ class BlockSync:
     async def _catch_up(self) -> None:
         """Fetches and commits until no usable peer claims more than is here."""
         while peers := self._usable():
-            self.target_height = max(peer.height for peer in peers)
+            target_height = self.target_height
             requests: list[_Range] = []
             start = self._chain.head.height + 1
-            for peer in sorted(peers, key=lambda p: (p.pings.latency_ms or 0, p.id))[:REQUESTS_IN_FLIGHT_MAX]:
+            # Whoever alone claims more than the others is asked last: it may be lying.
+            peers.sort(key=lambda p: (p.height > target_height, p.pings.latency_ms or 0, p.id))
+            for peer in peers[:REQUESTS_IN_FLIGHT_MAX]:
                 if start > peer.height:
                     continue
                 requests.append(self._request(peer, start))
@@ -153,7 +172,6 @@ class BlockSync:
             for request in requests:
                 await self._take(request)
             self._ranges.clear()
-        self.target_height = 0
 
     def _request(self, peer: Peer, start: int) -> _Range:
         request = _Range(start, peer, trio.Event())

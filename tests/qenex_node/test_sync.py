@@ -79,6 +79,8 @@ class FakePeer:
     def __init__(self, name: str, height: int, answer: Any) -> None:
         self.id = self.name = name
         self.height = height
+        self.validator_key = name.encode()
+        self.queued_bytes = 0
         self.pings = SimpleNamespace(latency_ms=1.0)
         self.answer = answer
         self.requests: list[tuple[int, int]] = []
@@ -192,3 +194,10 @@ def test_a_liar_does_not_keep_the_node_from_the_truth() -> None:
     lying = [*blocks[:2], lies(blocks)["too few signatures"], *blocks[3:]]
     node = catch_up([FakePeer("liar", 4, serving(lying)), FakePeer("honest", 4, serving(blocks))])
     assert node.head.height == 4
+
+
+def test_a_lone_claim_of_a_great_height_makes_nobody_look_behind() -> None:
+    honest = [FakePeer(f"p{i}", 7, serving([])) for i in range(2)]
+    liar = FakePeer("liar", 10**9, lambda start, count: ())
+    assert Node([liar, *honest]).sync.target_height == 7
+    assert Node([liar]).sync.target_height == 10**9
