@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from cluster import Cluster, Node, block_on, must, needs
 from test_paper_normal_case import sent
-from variants import EachForItself, FreeNewView, NoPromise, OneIsEnough, SuspectsNeverVoid
+from variants import EachForItself, FreeNewView, InnerCertificatesIgnored, NoPromise, OneIsEnough, SuspectsNeverVoid
 
 from consensus import interface as io
-from consensus.messages import Kind, NewView, ViewChange, Vote
+from consensus.messages import Decided, Kind, NewView, ViewChange, Vote
 from consensus.new_view import check_new_view
 from consensus.rules import Rules
 from state.errors import Rejected
@@ -306,3 +306,44 @@ def test_a_view_change_with_a_prepared_block_counts_once_the_block_is_held() -> 
     assert (node.state.view, node.state.proposal) == (1, block.header.hash)
     assert isinstance(sent(node, Kind.NEW_VIEW)[0], NewView)
     assert block.header.hash in node.stored
+
+
+def test_a_commit_certificate_inside_a_view_change_counts_as_if_alone() -> None:
+    def scenario(rules: Rules) -> None:
+        cluster = Cluster(4, byzantine="abc", rules=rules)
+        block = block_on(cluster.genesis, cluster.set_at(Height(1)), cluster.identities["a"].key, b"A")
+        cluster["d"].bodies[block.header.hash] = block
+        certificate = cluster.certificate(Kind.COMMIT, 1, 0, block.header.hash, "abc")
+        cluster.say("a", cluster.forger("a").view_change(2, 1, certificate), "d")
+        cluster.deliver()
+        must(cluster.heights() == [1], "height 1 is decided by it")
+
+    needs(scenario, InnerCertificatesIgnored())
+
+
+def test_below_an_own_promise_a_certificate_decides_and_no_view_is_entered() -> None:
+    cluster = Cluster(4, byzantine="abc")
+    node = cluster["d"]
+    for name in "abc":
+        cluster.say(name, cluster.forger(name).view_change(1, 5), "d")
+    assert node.state.promised == 5
+    block = block_on(cluster.genesis, cluster.set_at(Height(1)), cluster.identities["a"].key, b"A")
+    node.bodies[block.header.hash] = block
+    cluster.say("a", Decided(cluster.certificate(Kind.COMMIT, 1, 3, block.header.hash, "abc")), "d")
+    cluster.deliver()
+    assert (len(node.chain), node.state.view, node.state.promised) == (1, 0, 5)
+    node.crash()
+    node.restart()
+    assert (node.state.view, node.state.promised) == (0, 5)
+
+
+def test_the_head_s_certificate_is_an_entry_into_its_view() -> None:
+    """It stands on the disk with the block, so a restart between the commit and the record loses nothing."""
+    cluster = Cluster(4, byzantine="abc")
+    node = cluster["d"]
+    block = block_on(cluster.genesis, cluster.set_at(Height(1)), cluster.identities["a"].key, b"A")
+    certificate = cluster.certificate(Kind.COMMIT, 1, 3, block.header.hash, "abc")
+    node.chain.append((block, certificate))
+    node.crash()
+    node.restart()
+    assert (node.state.height, node.state.view, node.state.floor) == (2, 3, 2)

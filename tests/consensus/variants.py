@@ -34,11 +34,15 @@ class NoFloor(Rules):
         return True
 
 
-class NoFloorNoInnerCertificate(NoFloor):
-    """Nor does a commit certificate inside a NEW-VIEW count."""
+class InnerCertificatesIgnored(Rules):
+    """A commit certificate counts only if it comes alone."""
 
     def inner_certificate_counts(self):
         return False
+
+
+class NoFloorNoInnerCertificate(NoFloor, InnerCertificatesIgnored):
+    """Both: nothing in a NEW-VIEW says that a height is over."""
 
 
 class PromiseIsEntry(Rules):
