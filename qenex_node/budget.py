@@ -2,7 +2,8 @@
 
 The slowest of a quorum decides how long a block takes, so the measure is the whole way to the commit. Growth is slow
 and shrinking quick, as in TCP's congestion avoidance (RFC 5681 section 3.1): additive increase, multiplicative
-decrease.
+decrease. Work is counted in units; a payment to one account with one Ed25519 signature weighs two.
+
 Local policy only: a block of any size within the chain's parameters is valid.
 """
 
@@ -11,9 +12,9 @@ from __future__ import annotations
 from typing import Final
 
 TARGET_MS: Final = 500
-UNITS_MIN: Final = 64
-UNITS_START: Final = 1_000
-UNITS_STEP: Final = 250
+UNITS_MIN: Final = 128
+UNITS_START: Final = 2_000
+UNITS_STEP: Final = 500
 SHRINK_PERCENT: Final = 70
 USED_PERCENT: Final = 80
 

@@ -7,7 +7,6 @@ belongs to one height and ends when that height is committed.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from qenex_node import metrics as m
 from qenex_node.budget import BlockBudget
 from qenex_node.commits import Commits
 from qenex_node.gossip import Gossip
+from qenex_node.logs import Log
 from qenex_node.mempool import Mempool
 from qenex_node.metrics import Metrics
 from qenex_node.pace import Pace, drive
@@ -31,7 +31,7 @@ from state.store import Store
 from state.transaction import Transaction, decode_transaction, verify_signatures
 from state.types import Hash, Header, WireHash
 
-logger = logging.getLogger("qenex.proposals")
+log = Log("qenex.proposals")
 
 
 class Verdict(Enum):
@@ -98,25 +98,28 @@ class Proposals:
             return None
         async with self._executing:
             began = time.perf_counter()
-            units_left = self.budget.units
-            taken = 0
-
-            def candidates_within_budget() -> Sequence[Transaction]:
-                return list(self._mempool.candidates(units_left))
 
             def out_of_time() -> bool:
-                nonlocal taken
-                taken += 1
-                return taken > units_left or time.perf_counter() - began > self._build_seconds_max
+                return time.perf_counter() - began > self._build_seconds_max
 
             executed = await drive(
-                self._executor.build(now_ms, candidates_within_budget(), self._key, out_of_time, self._skipped)
+                self._executor.build(now_ms, self._within_budget(), self._key, out_of_time, self._skipped)
             )
         if executed is not None:
             self._metrics.observe(m.EXECUTE_SECONDS, time.perf_counter() - began)
-            self._metrics.add(m.PROPOSALS, 1, "made")
             self._keep(executed)
         return executed
+
+    def _within_budget(self) -> Iterator[Transaction]:
+        """Yields the waiting transactions, longest ready first, as far as the budget goes; the first in any case, or a
+        heavy one would never be proposed while the budget is small."""
+        units_left = budget = self.budget.units
+        for tx in self._mempool.candidates(budget):
+            units = self._executor.ledger.parse(tx).units
+            if units > units_left and units_left < budget:
+                return
+            units_left -= units
+            yield tx
 
     def _skipped(self, tx: Transaction, error: Rejected) -> None:
         """Lets go of a waiting transaction that can never enter a block any more."""
@@ -151,16 +154,18 @@ class Proposals:
         if self._commits.executed(header.hash) is not None:
             return Verdict.VALID, ""
         with self._while_open():
-            transactions = await self._gather(header.hash, wire_hashes, source)
-            async with self._executing:
-                began = time.perf_counter()
-                try:
+            if header.height != self._store.head.height + 1:
+                return Verdict.DROPPED, ""
+            try:
+                transactions = await self._gather(header.hash, wire_hashes, source)
+                async with self._executing:
+                    began = time.perf_counter()
                     executed = await drive(self._executor.execute(header, transactions))
-                except Rejected as error:
-                    if error.code == "superseded":
-                        return Verdict.DROPPED, ""
-                    logger.warning("invalid proposal", extra={"fields": {"height": header.height, "why": str(error)}})
-                    return Verdict.INVALID, str(error.data.get("rule", error.code))
+            except Rejected as error:
+                if error.code == "superseded":
+                    return Verdict.DROPPED, ""
+                log.warning("a proposed block breaks a rule", height=header.height, why=str(error))
+                return Verdict.INVALID, str(error.data.get("rule", error.code))
             self._metrics.observe(m.EXECUTE_SECONDS, time.perf_counter() - began)
             self._keep(executed)
             return Verdict.VALID, ""
@@ -200,7 +205,7 @@ class Proposals:
         """Returns a block's transactions in order, fetching what is missing for as long as it takes."""
         found = {h: tx for h in wire_hashes if (tx := self._mempool.get(h) or self._proved.get(h)) is not None}
         if len(found) < len(wire_hashes):
-            self._take_from_stored_body(block_hash, found)
+            await self._take_from_stored_body(block_hash, found)
         missing = [h for h in wire_hashes if h not in found]
         if missing:
             found.update(await self._gossip.fetch(missing, _Asker(self.network, source)))
@@ -208,15 +213,18 @@ class Proposals:
             raise InvariantError("a block's transactions were gathered and some are still missing")
         return [found[h] for h in wire_hashes]
 
-    def _take_from_stored_body(self, block_hash: Hash, found: dict[WireHash, Transaction]) -> None:
+    async def _take_from_stored_body(self, block_hash: Hash, found: dict[WireHash, Transaction]) -> None:
         """Adds what a body on our own disk holds: this node proved its signatures before it stored it."""
         stored = self._store.body(block_hash)
         if stored is None:
             return
+        pace = Pace()
         for wire, wire_hash in zip(stored.transactions, stored.wire_hashes, strict=True):
             if wire_hash not in found:
                 found[wire_hash] = decode_transaction(wire, self._executor.context)
             self._bodies[wire_hash] = wire
+            if pace.tired:
+                await pace.rest()
 
 
 class _Asker:
@@ -229,7 +237,7 @@ class _Asker:
 
     def __call__(self, hashes: Sequence[bytes]) -> None:
         peers = self._network.connected()
-        proposer = [peer for peer in peers if peer.validator_key == self._source]
+        proposer = [peer for peer in peers if self._source is not None and peer.validator_key == self._source]
         chosen = proposer if proposer and not self._asked else peers
         self._asked = True
         for batch in batches(hashes, kind=Kind.TX_REQUEST):
