@@ -7,7 +7,6 @@ which may only then speak about the next height.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -28,8 +27,6 @@ from state.execution import ExecutedBlock, Executor
 from state.store import Store
 from state.transaction import Transaction, decode_transaction
 from state.types import Certificate, Hash
-
-logger = logging.getLogger("qenex.chain")
 
 Way = Literal["consensus", "sync"]
 
@@ -94,7 +91,7 @@ class Commits:
             self._store.advance(prepared)
             self._executor.committed(executed)
             self._executed.clear()
-        self._settle(executed, certificate, way)
+            self._settle(executed, certificate, way)
 
     def _check_same(self, block: Block) -> None:
         ours = self._store.header_at(block.header.height)
@@ -122,15 +119,14 @@ class Commits:
         header = executed.block.header
         now_ms = self._now_ms()
         removed = self._mempool.committed(executed.transactions, header.time_ms)
-        gone = [*removed.committed, *removed.stale, *removed.expired]
         self._left_out.committed(removed.committed)
-        self._gossip.settled([tx.wire_hash for tx in executed.transactions])
-        self._gossip.settled([entry.tx.wire_hash for entry in gone])
-        ids = [tx.id for tx in executed.transactions]
+        waited = [entry.tx for entry in (*removed.committed, *removed.stale, *removed.expired)]
+        # One that waited may carry other signatures than the one with its id in the block.
+        settled = {tx.wire_hash: tx for tx in (*executed.transactions, *waited)}
+        self._gossip.settled(settled)
+        ids = [tx.id for tx in settled.values()]
         self._gossip.acknowledgements.forget(ids)
-        self._gossip.acknowledgements.forget(entry.tx.id for entry in gone)
         self._fates.settled(ids)
-        self._fates.settled(entry.tx.id for entry in (*removed.stale, *removed.expired))
         self._feed.committed(CommittedBlock(executed.block, certificate, executed.receipt_bytes, executed.touched))
         self._count(executed, removed, way, now_ms)
         self.on_committed(executed, certificate)

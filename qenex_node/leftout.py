@@ -1,6 +1,7 @@
 """Does the primary leave out a transaction? Only then, if it takes others that came much later.
 
-A plain delay proves nothing: a queue may be long. Each validator judges by the order in which it got to know them.
+A plain delay proves nothing: a queue may be long. Each validator judges by the order in which it got to know them, and
+each primary by its own blocks alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ class LeftOut:
         for entry in entries:
             if entry.ready_ms is not None:
                 self._newest_ready_ms = max(self._newest_ready_ms, entry.ready_ms)
+
+    def primary_changed(self) -> None:
+        """Begins anew: what the last primary preferred is no fault of the next."""
+        self._newest_ready_ms = 0
 
     def judge(self, oldest: Entry | None) -> bool:
         """Returns whether the transaction that is ready longest was passed over for too long."""

@@ -34,3 +34,12 @@ def test_what_never_became_ready_counts_on_neither_side() -> None:
     left_out.committed([entry(None)])
     assert not left_out.judge(entry(None))
     assert not left_out.judge(None)
+
+
+def test_a_new_primary_is_not_accused_of_what_the_last_one_preferred() -> None:
+    left_out = LeftOut(BOUND_MS)
+    left_out.committed([entry(10_000)])
+    left_out.primary_changed()
+    assert not left_out.judge(entry(100))
+    left_out.committed([entry(10_000)])
+    assert left_out.judge(entry(100))
