@@ -10,6 +10,8 @@ from p2p.limits import LOG_INTERVAL_SECONDS, LOG_SUBJECTS_MAX
 from p2p.wire import Kind
 
 logger: Final = logging.getLogger("qenex.p2p")
+LOG_FIELDS: Final = "qenex_fields"
+"""The attribute of a log record that the node's formats (qenex_node/logs.py) show as fields."""
 
 CLOSE_REASONS: Final = (
     "banned",
@@ -127,6 +129,5 @@ class QuietLog:
         if key not in self._last and len(self._last) >= LOG_SUBJECTS_MAX:
             self._last.clear()
         self._last[key] = (now, 0)
-        text = " ".join(f"{name}={value}" for name, value in fields.items())
-        suffix = f" ({left_out} more like this left out)" if left_out else ""
-        self._target.log(level, "%s %s %s%s", event, subject, text, suffix)
+        shown = {"subject": subject, **fields, **({"left_out": left_out} if left_out else {})}
+        self._target.log(level, event, extra={LOG_FIELDS: shown})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from consensus.interface import Report, ReportKind, Snapshot
-from consensus.messages import Evidence, encode_message
+from consensus.messages import Evidence
 from qenex_node import metrics as m
 from qenex_node.logs import Log, RateLimited
 from qenex_node.metrics import Metrics
@@ -22,20 +22,23 @@ REJECTIONS_LOG_SECONDS: Final = 5.0
 
 
 class Journal:
-    """Takes the core's reports; keeps the newest view changes and the evidence, both bounded."""
+    """Takes the core's reports; keeps the newest view changes and pieces of evidence, both bounded."""
 
     def __init__(self, metrics: Metrics, now_ms: Callable[[], int], monotonic_seconds: Callable[[], float]) -> None:
-        """Takes the metrics, the wall clock for what people read, and a steady clock for the log's rate."""
+        """Takes the metrics, the wall clock for what people read, and a steady clock for the log's rate.
+
+        `view` is where the core stands; it is set before the first report.
+        """
+        self.view = 0
         self._metrics = metrics
         self._now_ms = now_ms
         self._monotonic_seconds = monotonic_seconds
         self._rejections = RateLimited(REJECTIONS_LOG_SECONDS)
         self._reasons: dict[str, None] = {}
-        self._view = 0
+        self._suspected = ""
         self._evidence_count = 0
         self.view_changes: deque[ViewChangeInfo] = deque(maxlen=VIEW_CHANGES_KEPT)
         self._evidence: deque[EvidenceInfo] = deque(maxlen=EVIDENCE_KEPT)
-        self._evidence_known: set[bytes] = set()
         self.signing = ""
 
     def evidence(self, after: int, limit: int) -> Sequence[EvidenceInfo]:
@@ -53,10 +56,9 @@ class Journal:
             case ReportKind.PROPOSAL:
                 self._proposal(report)
             case ReportKind.SUSPECTED:
-                self._reasons[report.code] = None
-                self._metrics.add(m.SUSPICIONS, 1, report.code)
-                log.warning("the primary is suspected", reason=report.code, **report.data)
+                self._suspected_anew(report)
             case ReportKind.VIEW_CHANGE:
+                self._reasons[str(report.data["reason"])] = None
                 log.warning("leaving the view", **report.data)
             case ReportKind.VIEW_ENTERED:
                 self._view_entered(report, snapshot())
@@ -69,8 +71,16 @@ class Journal:
                 self.signing = report.code
                 log.warning("signing", code=report.code, **report.data)
 
+    def _suspected_anew(self, report: Report) -> None:
+        """Counts a suspicion once, though the core repeats it each second while it lasts."""
+        suspected = f"{report.code} {report.data['height']} {report.data['view']}"
+        if suspected != self._suspected:
+            self._suspected = suspected
+            self._metrics.add(m.SUSPICIONS, 1, report.code)
+            log.warning("the primary is suspected", reason=report.code, **report.data)
+
     def _proposal(self, report: Report) -> None:
-        if report.code in ("accepted", "invalid", "not_yet"):
+        if report.code != "valid":
             self._metrics.add(m.PROPOSALS, 1, report.code)
         if report.code == "invalid":
             log.warning("invalid proposal", **report.data)
@@ -80,27 +90,21 @@ class Journal:
         self.view_changes.append(
             ViewChangeInfo(
                 height=snapshot.height,
-                from_view=self._view,
+                from_view=self.view,
                 to_view=snapshot.view,
                 time_ms=self._now_ms(),
                 reasons=tuple(self._reasons) or (report.code,),
             )
         )
         self._reasons.clear()
-        self._view = snapshot.view
+        self.view = snapshot.view
         log.warning("view entered", view=snapshot.view, height=snapshot.height, by=report.code)
 
     def take_evidence(self, evidence: Evidence, validators: ValidatorSet) -> None:
-        """Takes a piece of evidence, new or kept from before a restart; a known one changes nothing."""
-        encoded = encode_message(evidence)
-        if encoded in self._evidence_known:
-            return
-        self._evidence_known.add(encoded)
+        """Takes a piece of evidence that the core keeps: found now, or before a restart. It tells each only once."""
         self._evidence_count += 1
         name = validators.validators[evidence.offender].name if evidence.offender < validators.n else "unknown"
         kind = evidence.offence.name.lower()
-        if len(self._evidence) == EVIDENCE_KEPT:
-            self._evidence_known.clear()
         self._evidence.append(
             EvidenceInfo(
                 number=self._evidence_count,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+from p2p.counters import LOG_FIELDS
 from state.errors import InvariantError
 
 ROOT: Final = "qenex"
@@ -23,7 +24,7 @@ SUBJECTS_MAX: Final = 1024
 VALUE_LENGTH_MAX: Final = 1000
 MASK: Final = "***"
 _SECRET_WORDS: Final = ("secret", "passphrase", "password", "seed", "private")
-_FIELDS: Final = "qenex_fields"
+_FIELDS: Final = LOG_FIELDS
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 

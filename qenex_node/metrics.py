@@ -25,7 +25,7 @@ from p2p.wire import Kind
 from state.errors import InvariantError
 
 OTHER: Final = "other"
-LABEL_VALUES_SHOWN: Final = 18
+LABEL_VALUES_SHOWN: Final = 24
 CONTENT_TYPE: Final = "text/plain; version=1.0.0; charset=utf-8"
 
 _FRAMES: Final = tuple(kind.name.lower() for kind in Kind)
@@ -97,12 +97,14 @@ PROPOSALS: Final = _counter(
     "consensus_proposals", "Proposals, by what became of them here.", outcome=("made", "accepted", "invalid", "not_yet")
 )
 CONSENSUS_MESSAGES: Final = _counter(
-    "consensus_messages", "Consensus messages from others.", outcome=("taken", "rejected", "bad_signature", OTHER)
+    "consensus_messages",
+    "Consensus messages from others.",
+    outcome=("taken", "rejected", "malformed", "bad_signature", OTHER),
 )
 SUSPICIONS: Final = _counter(
     "consensus_suspicions",
     "Times that this node began to suspect a primary.",
-    reason=("no_progress", "equivocation", "invalid_proposal", "left_out", OTHER),
+    reason=("no_progress", "view_change_unanswered", "equivocation", "invalid_proposal", "left_out", OTHER),
 )
 VIEW_CHANGES: Final = _counter("consensus_view_changes", "Views entered after a view change.")
 EVIDENCE: Final = _counter(
@@ -129,6 +131,7 @@ MEMPOOL_REJECTED: Final = _counter(
         "expired",
         "fee_too_low",
         "fee_unaffordable",
+        "internal_error",
         "malformed",
         "mempool_full",
         "not_authorised",
@@ -137,7 +140,9 @@ MEMPOOL_REJECTED: Final = _counter(
         "sequence_taken",
         "sequence_too_far",
         "sequence_used",
+        "transaction_too_heavy",
         "transaction_too_large",
+        "version_unknown",
         "wrong_chain",
         OTHER,
     ),
@@ -181,16 +186,22 @@ RPC_DROPPED: Final = _counter(
     reason=(
         "bodies_bytes_max",
         "body_bytes_max",
+        "body_parts_max",
         "body_timeout_s",
         "connections_max",
         "connections_per_address_max",
+        "header_bytes_max",
         "header_timeout_s",
         "host_not_allowed",
         "idle_evicted",
         "idle_timeout_s",
+        "internal_error",
+        "malformed_http",
         "origin_not_allowed",
+        "ping_timeout",
         "slow_reader",
         "subscription_too_far_behind",
+        "websocket_handshake",
         OTHER,
     ),
 )

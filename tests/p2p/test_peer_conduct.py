@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from p2p import limits
 from p2p.admission import Pending
 from p2p.conduct import Bucket, Budgets, Conduct
-from p2p.counters import CLOSE_REASONS, Counters, QuietLog
+from p2p.counters import CLOSE_REASONS, LOG_FIELDS, Counters, QuietLog
 from p2p.flood import SeenCache, relay_targets
 from p2p.identity import NodeId
 from p2p.network import retry_seconds
@@ -284,10 +284,10 @@ def test_the_log_says_a_thing_once_a_second_and_how_often_it_kept_quiet(caplog: 
             log.write(logging.INFO, "refused", "10.0.0.1", step / 100, {"why": "x"})
         log.write(logging.INFO, "refused", "10.0.0.2", 0.5, {"why": "x"})
         log.write(logging.INFO, "refused", "10.0.0.1", 1.5, {"why": "x"})
-    assert [record.message for record in caplog.records] == [
-        "refused 10.0.0.1 why=x",
-        "refused 10.0.0.2 why=x",
-        "refused 10.0.0.1 why=x (99 more like this left out)",
+    assert [(record.message, getattr(record, LOG_FIELDS)) for record in caplog.records] == [
+        ("refused", {"subject": "10.0.0.1", "why": "x"}),
+        ("refused", {"subject": "10.0.0.2", "why": "x"}),
+        ("refused", {"subject": "10.0.0.1", "why": "x", "left_out": 99}),
     ]
 
 
