@@ -8,12 +8,12 @@ arrives while a batch is admitted leaves with the next. Validators acknowledge w
 answered. What has waited for long is announced by hash, ever more rarely, so that what a crash or a full queue
 swallowed still gets around.
 
-A proposal may name transactions that are not here: they are fetched past the mempool's bounds, for that block alone.
+A proposal may name transactions that are not here: they are fetched past the mempool's bounds, for that block alone,
+and admitted before all that waits in the queue, so that a flood does not keep a block from being judged.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,11 +29,13 @@ from p2p.peer import Peer
 from p2p.wire import Kind, batches
 from qenex_node import metrics as m
 from qenex_node.fates import Fates
+from qenex_node.logs import Log
 from qenex_node.mempool import Acknowledgements, Added, Mempool
 from qenex_node.metrics import Reading
 from qenex_node.pace import Pace
+from qenex_node.wanted import Wanted
 from state.codec import encode, expect_array, expect_blob, expect_bytes, expect_tuple
-from state.errors import Rejected
+from state.errors import InvariantError, Rejected
 from state.hashing import TAG_POSSESSION
 from state.keys import verify_ed25519
 from state.ledger import Ledger
@@ -42,7 +44,7 @@ from state.limits import BLOCK_BYTES_MAX
 from state.transaction import Transaction, decode_transaction, verify_signatures, wire_hash_of
 from state.types import ChainContext, TxId, ValidatorSet, WireHash
 
-logger = logging.getLogger("qenex.gossip")
+log = Log("qenex.gossip")
 
 KNOWN_MAX: Final = 131_072
 HELD_IDS_MAX: Final = 8_000
@@ -50,8 +52,16 @@ ANNOUNCE_FIRST_MS: Final = 500
 ANNOUNCE_GROWTH: Final = 4
 ANNOUNCE_TICK_SECONDS: Final = 0.5
 ANNOUNCE_COUNT_MAX: Final = 2_000
-FETCH_TRANSACTIONS_MAX: Final = 40_000
+FETCH_RETRY_SECONDS: Final = 0.2
+FETCH_RETRY_SECONDS_MAX: Final = 2.0
+ARRIVAL_OVERHEAD_BYTES: Final = 256
+"""What a queued transaction counts for beside its own bytes: empty ones must not fill the memory for nothing."""
 POINTS_BAD_SIGNATURE: Final = 50.0
+_BAD_FORM: Final = frozenset({"malformed", "wrong_chain", "scheme_unknown", "transaction_too_large", "version_unknown"})
+_OF_CLOCKS: Final = frozenset({"expired", "deadline_too_far"})
+_FINAL_REFUSALS: Final = frozenset({"expired", "sequence_used", "operation_unknown", "transaction_too_heavy"})
+"""Refusals that stand for good. After any other (no room, a gap too wide) the transaction is taken when it comes again:
+whoever holds it may count on us to propose it."""
 
 Outcome = Transaction | Rejected
 _SETTLED: Final = Rejected("known", "this transaction is settled already")
@@ -77,9 +87,14 @@ class Submission:
 class _Arrival:
     wire: bytes
     wire_hash: WireHash
-    peer: Peer | None
-    submission: Submission | None
-    place: int
+    peer: Peer | None = None
+    submission: Submission | None = None
+    place: int = 0
+
+    @property
+    def size(self) -> int:
+        """What it counts for against the queue's bound."""
+        return len(self.wire) + ARRIVAL_OVERHEAD_BYTES
 
 
 @dataclass(slots=True)
@@ -128,16 +143,16 @@ class Gossip:
         self._is_committed = is_committed
         self._queue_bytes_max = queue_bytes_max
         self._arrivals: deque[_Arrival] = deque()
+        self._urgent: deque[_Arrival] = deque()
         self._arrivals_bytes = 0
         self._arrived = trio.Event()
         self._known: OrderedDict[WireHash, None] = OrderedDict()
         self._announced: dict[WireHash, int] = {}
-        self._wanted: dict[WireHash, Transaction | None] = {}
-        self._fetchers: dict[WireHash, int] = {}
-        self._wanted_changed = trio.Event()
+        self._wanted = Wanted()
         self.acknowledgements = Acknowledgements(KNOWN_MAX)
         self.admitted = {"client": 0, "peer": 0}
         self.known = 0
+        self.dropped = 0
         self.rejections: dict[str, int] = {}
 
     @property
@@ -153,15 +168,17 @@ class Gossip:
 
     async def submit(self, wires: Sequence[bytes]) -> list[Outcome]:
         """Admits a client's transactions as one batch and passes them on; returns an outcome for each, in order."""
-        size = sum(map(len, wires))
         if not wires:
             return []
-        if self._arrivals_bytes + size > self._queue_bytes_max:
+        submission = Submission([None] * len(wires), len(wires))
+        arrivals = [
+            _Arrival(wire, wire_hash_of(wire), submission=submission, place=place) for place, wire in enumerate(wires)
+        ]
+        size = sum(arrival.size for arrival in arrivals)
+        if self._arrivals and self._arrivals_bytes + size > self._queue_bytes_max:
             busy = Rejected("busy", "more transactions arrive than can be admitted: send again in a moment")
             return [busy] * len(wires)
-        submission = Submission([None] * len(wires), len(wires))
-        for place, wire in enumerate(wires):
-            self._arrivals.append(_Arrival(wire, wire_hash_of(wire), None, submission, place))
+        self._arrivals.extend(arrivals)
         self._arrivals_bytes += size
         self._arrived.set()
         await submission.done.wait()
@@ -170,15 +187,22 @@ class Gossip:
     def on_transactions(self, peer: Peer, wires: Sequence[bytes]) -> None:
         """Takes a peer's transactions; what the queue cannot hold is dropped, as it will be announced again."""
         for wire in wires:
-            wire_hash = wire_hash_of(wire)
-            if wire_hash in self._known and wire_hash not in self._wanted:
+            arrival = _Arrival(wire, wire_hash_of(wire), peer)
+            wanted = arrival.wire_hash in self._wanted
+            if arrival.wire_hash in self._known and not wanted:
                 self.known += 1
                 continue
-            if self._arrivals_bytes + len(wire) > self._queue_bytes_max:
+            room = self._queue_bytes_max + (BLOCK_BYTES_MAX if wanted else 0)
+            if self._arrivals_bytes + arrival.size > room:
                 self._note_refusal("busy")
                 continue
-            self._arrivals.append(_Arrival(wire, wire_hash, peer, None, 0))
-            self._arrivals_bytes += len(wire)
+            if not wanted:
+                self._arrivals.append(arrival)
+            elif self._wanted.enqueue(arrival.wire_hash):
+                self._urgent.append(arrival)
+            else:
+                continue
+            self._arrivals_bytes += arrival.size
         self._arrived.set()
 
     def on_announce(self, peer: Peer, hashes: Sequence[bytes]) -> None:
@@ -259,33 +283,21 @@ class Gossip:
         """Gets transactions that a proposal names and the mempool lacks; `ask` is called for what is missing.
 
         Waits until all are there: bounded by the caller, who cancels it when the proposal is of no use any more.
+        Raises Rejected("block_invalid") if one of them can be in no valid block, or all together are too large.
         """
-        missing = {wire_hash for wire_hash in hashes if self._mempool.get(wire_hash) is None}
-        # Two candidate blocks may lack the same transactions: they are wanted until the last of them is served.
-        for wire_hash in missing:
-            self._wanted.setdefault(wire_hash, None)
-            self._fetchers[wire_hash] = self._fetchers.get(wire_hash, 0) + 1
+        fetch = self._wanted.begin(hashes)
         try:
-            pause = 0.2
-            while absent := [h for h in hashes if h in missing and self._wanted.get(h) is None]:
-                changed = self._wanted_changed
-                ask(absent)
+            pause = FETCH_RETRY_SECONDS
+            while not fetch.ended.is_set():
+                ask(self._wanted.to_ask_for(fetch))
                 with trio.move_on_after(pause):
-                    while any(self._wanted.get(h) is None for h in absent):
-                        await changed.wait()
-                        changed = self._wanted_changed
-                pause = min(pause * 2, 2.0)
-            result: dict[WireHash, Transaction] = {}
-            for wire_hash in hashes:
-                tx = self._wanted.get(wire_hash) or self._mempool.get(wire_hash)
-                if tx is not None:
-                    result[wire_hash] = tx
-            return result
+                    await fetch.ended.wait()
+                pause = min(pause * 2, FETCH_RETRY_SECONDS_MAX)
+            if fetch.refused is not None:
+                raise fetch.refused
+            return fetch.found
         finally:
-            for wire_hash in missing:
-                self._fetchers[wire_hash] -= 1
-                if not self._fetchers[wire_hash]:
-                    del self._fetchers[wire_hash], self._wanted[wire_hash]
+            self._wanted.end(fetch)
 
     async def run(self) -> None:
         """Admits and announces until cancelled."""
@@ -299,9 +311,9 @@ class Gossip:
     async def _admit_all(self) -> None:
         pace = Pace()
         batch = _Batch()
-        while self._arrivals:
-            arrival = self._arrivals.popleft()
-            self._arrivals_bytes -= len(arrival.wire)
+        while self._urgent or self._arrivals:
+            arrival = (self._urgent or self._arrivals).popleft()
+            self._arrivals_bytes -= arrival.size
             outcome = self._admit(arrival, batch)
             if arrival.submission is not None:
                 arrival.submission.settle(arrival.place, outcome)
@@ -314,45 +326,65 @@ class Gossip:
         self._on_work()
 
     def _admit(self, arrival: _Arrival, batch: _Batch) -> Outcome:
-        waiting = self._mempool.get(arrival.wire_hash)
+        """Judges one transaction; nothing that a client or peer sends may end the task that does it for all."""
+        try:
+            return self._judge(arrival, batch)
+        except InvariantError:
+            raise
+        except Exception as error:
+            log.exception("a transaction met an unforeseen error", error, wire_hash=arrival.wire_hash)
+            refusal = Rejected("internal_error", "this node failed on the transaction; its log says how")
+            self._wanted.bad(arrival.wire_hash, refusal)
+            self._note_refusal(refusal.code)
+            return refusal
+
+    def _judge(self, arrival: _Arrival, batch: _Batch) -> Outcome:
+        wire_hash = arrival.wire_hash
+        waiting = self._mempool.get(wire_hash)
         if waiting is not None:
             self.known += 1
+            self._wanted.came(waiting)
             self._acknowledge(arrival, waiting, batch)
             return waiting
-        if arrival.submission is None and arrival.wire_hash in self._known and arrival.wire_hash not in self._wanted:
+        wanted = wire_hash in self._wanted
+        if arrival.submission is None and wire_hash in self._known and not wanted:
             # It was committed or refused while it waited here; nobody asks for its outcome.
             self.known += 1
             return _SETTLED
         tx: Transaction | None = None
         try:
             tx = decode_transaction(arrival.wire, self._context)
-            if arrival.wire_hash not in self._wanted:
+            if not wanted:
                 self._ledger.admission(self._reader(), tx, self._now_ms())
             verify_signatures(tx)
-            if arrival.wire_hash in self._wanted:
-                self._wanted[arrival.wire_hash] = tx
-                changed, self._wanted_changed = self._wanted_changed, trio.Event()
-                changed.set()
+            if wanted:
+                # A block may hold what our own state and bounds refuse here: that is for its execution to tell.
+                self._wanted.came(tx)
+                wanted = False
                 self._ledger.admission(self._reader(), tx, self._now_ms())
             added = self._mempool.add(tx, self._now_ms())
         except Rejected as error:
+            if wanted:
+                self._wanted.bad(wire_hash, error)
             if tx is not None and self._is_committed(tx.id):
-                self._know(arrival.wire_hash)
+                self._know(wire_hash)
                 return tx
             self._note_rejection(arrival, error)
             return error
-        self._know(arrival.wire_hash)
-        if not isinstance(added, Added):
-            self._acknowledge(arrival, added.entry.tx, batch)
-            return added.entry.tx
-        self.admitted["client" if arrival.peer is None else "peer"] += 1
+        self._know(wire_hash)
+        if isinstance(added, Added):
+            self._note_new(arrival, tx, batch)
+        self._acknowledge(arrival, added.entry.tx, batch)
+        return added.entry.tx
+
+    def _note_new(self, arrival: _Arrival, tx: Transaction, batch: _Batch) -> None:
         self.acknowledgements.follow(tx.id)
         if arrival.peer is None:
+            self.admitted["client"] += 1
             batch.ours.append(tx)
         else:
+            self.admitted["peer"] += 1
             batch.relayed.setdefault(arrival.peer.id, (arrival.peer, []))[1].append(tx)
-        self._acknowledge(arrival, tx, batch)
-        return tx
 
     def _acknowledge(self, arrival: _Arrival, tx: Transaction, batch: _Batch) -> None:
         if arrival.peer is not None and self._validator_key is not None:
@@ -363,11 +395,11 @@ class Gossip:
         if arrival.peer is None:
             return
         # A correct peer proves form and signatures before it passes anything on; what the state says may differ.
-        if error.code in ("malformed", "wrong_chain", "scheme_unknown", "transaction_too_large"):
+        if error.code in _BAD_FORM:
             self.network.report(arrival.peer, POINTS_REJECTED, f"transaction {error.code}")
         elif error.code == "bad_signature":
             self.network.report(arrival.peer, POINTS_BAD_SIGNATURE, "transaction with a bad signature")
-        else:
+        elif error.code in _FINAL_REFUSALS:
             self._know(arrival.wire_hash)
 
     def _note_refusal(self, code: str) -> None:
@@ -380,12 +412,23 @@ class Gossip:
         yield m.MEMPOOL_KNOWN, (), self.known
         for code, count in self.rejections.items():
             yield m.MEMPOOL_REJECTED, (code,), count
+        yield m.MEMPOOL_REMOVED, ("dropped",), self.dropped
 
-    def let_go(self, tx: Transaction) -> None:
-        """Forgets a transaction that the mempool let go of, and wakes those who wait for it."""
-        self.settled([tx.wire_hash])
-        self.acknowledgements.forget([tx.id])
-        self._fates.settled([tx.id])
+    def drop_if_hopeless(self, tx: Transaction) -> bool:
+        """Lets go of a waiting transaction that by the committed state can never enter a block any more (its key may
+        have been rotated away), and wakes those who wait for it; returns whether it did."""
+        try:
+            self._ledger.admission(self._reader(), tx, self._now_ms())
+        except Rejected as error:
+            # A deadline passes only with a block that is later: an earlier proposal may still be committed.
+            if error.code in _OF_CLOCKS or self._mempool.drop(tx.id, error.code, error.message) is None:
+                return False
+            self.dropped += 1
+            self.settled([tx.wire_hash])
+            self.acknowledgements.forget([tx.id])
+            self._fates.settled([tx.id])
+            return True
+        return False
 
     def _know(self, wire_hash: WireHash) -> None:
         self._known[wire_hash] = None
@@ -433,6 +476,9 @@ class Gossip:
     def announce_waiting(self) -> None:
         """Announces by hash what has waited for long, each transaction ever more rarely."""
         now_ms = self._now_ms()
+        if len(self._announced) > KNOWN_MAX:
+            # Those that made room for others left no word.
+            self._announced = {h: at for h, at in self._announced.items() if self._mempool.get(h) is not None}
         due: list[WireHash] = []
         for tx in self._mempool.candidates(ANNOUNCE_COUNT_MAX):
             entry = self._mempool.by_id(tx.id)

@@ -1,7 +1,7 @@
-"""What a node does by the clock beside consensus: letting time pass in the mempool, watching the disk, pruning.
+"""What a node does by the clock beside consensus: looking through the mempool, watching the disk, pruning.
 
-Also the two judgements that need patience: whether a waiting transaction can still enter a block (a key may have been
-rotated since it was admitted), and whether the primary leaves one out while it takes others that came much later.
+In the mempool time passes, what can no longer enter a block goes (a key may have been rotated since it was admitted),
+and the primary is judged: does it leave a transaction out while it takes others that came much later.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from qenex_node.mempool import Mempool
 from qenex_node.metrics import Metrics
 from qenex_node.pace import drive
 from qenex_node.rpc.view import Reason
-from state.errors import Rejected
-from state.execution import Executor
 from state.store import Store, free_bytes
 
 log = Log("qenex.node")
@@ -44,7 +42,6 @@ class Housekeeping:
         *,
         data: Path,
         store: Store,
-        executor: Executor,
         mempool: Mempool,
         gossip: Gossip,
         driver: Driver,
@@ -57,7 +54,6 @@ class Housekeeping:
         self.disk_refusal: Reason | None = None
         self._data = data
         self._store = store
-        self._executor = executor
         self._mempool = mempool
         self._gossip = gossip
         self._driver = driver
@@ -65,6 +61,7 @@ class Housekeeping:
         self._metrics = metrics
         self._now_ms = now_ms
         self._disk = DiskGuard(min_free_bytes)
+        self._complaint: str | None = None
         self._head_seen = -1
         self._quiet_since = trio.current_time()
 
@@ -80,8 +77,7 @@ class Housekeeping:
             due = trio.current_time() + TICK_SECONDS
             await trio.sleep(TICK_SECONDS)
             self._metrics.observe(m.LOOP_LAG_SECONDS, max(0.0, trio.current_time() - due))
-            if len(self._mempool):
-                self.look_after_mempool()
+            self.look_after_mempool()
 
     def look_after_mempool(self) -> None:
         """Lets time pass in the mempool, lets go of what can never enter a block, and judges the primary."""
@@ -92,15 +88,13 @@ class Housekeeping:
             entry = self._mempool.by_id(tx.id)
             if entry is None or now_ms - entry.arrived_ms < RECHECK_AFTER_MS:
                 break
-            try:
-                self._executor.ledger.admission(self._executor.state, tx, now_ms)
-            except Rejected as error:
-                self._mempool.drop(tx.id, error.code, error.message)
-                self._gossip.let_go(tx)
-                self._metrics.add(m.MEMPOOL_REMOVED, 1, "dropped")
+            self._gossip.drop_if_hopeless(tx)
         if had_work and not self._mempool.has_work():
             self._driver.work_changed()
-        self._driver.complain("left_out" if self._left_out.judge(self._mempool.oldest()) else None)
+        complaint = "left_out" if self._left_out.judge(self._mempool.oldest()) else None
+        if complaint is not None or self._complaint is not None:
+            self._driver.complain(complaint)
+        self._complaint = complaint
 
     async def _keep_disk(self) -> None:
         while True:

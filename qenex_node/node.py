@@ -167,7 +167,6 @@ class Node:
         self._housekeeping = Housekeeping(
             data=self._home.home.data,
             store=self.store,
-            executor=self.executor,
             mempool=self.mempool,
             gossip=self._gossip,
             driver=self.driver,

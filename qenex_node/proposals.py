@@ -122,15 +122,9 @@ class Proposals:
             yield tx
 
     def _skipped(self, tx: Transaction, error: Rejected) -> None:
-        """Lets go of a waiting transaction that can never enter a block any more."""
-        try:
-            # The draft that refused it may hold a key rotation that is never committed: the committed state decides.
-            self._executor.ledger.admission(self._executor.state, tx, self._now_ms())
-        except Rejected:
-            entry = self._mempool.drop(tx.id, error.code, error.message)
-            if entry is not None:
-                self._gossip.let_go(tx)
-                self._metrics.add(m.MEMPOOL_REMOVED, 1, "dropped")
+        """Lets go of a candidate that the draft refused, if the committed state refuses it too: the draft may hold a
+        key rotation that is never committed."""
+        self._gossip.drop_if_hopeless(tx)
 
     def _keep(self, executed: ExecutedBlock) -> None:
         self._commits.remember(executed)
