@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from consensus.core import Core
 from consensus.interface import ReportKind
-from consensus.messages import Message, NewView, PrePrepare, ViewChange, Vote
+from consensus.messages import Kind, Message, NewView, PrePrepare, ViewChange, Vote
 from consensus.records import Signing, SigningState, signing_record
 from state.types import Certificate, Header, Height
 
@@ -52,7 +52,8 @@ def _known(core: Core, message: Vote | PrePrepare | ViewChange | NewView) -> boo
         return message.view <= core.view
     own = core.rounds.get((message.height, message.view))
     if own is not None:
-        return own.proposal.block_hash == message.block_hash
+        given = {Kind.PREPARE: own.prepare, Kind.COMMIT: own.commit}.get(message.kind, own.proposal)
+        return given is not None and given.block_hash == message.block_hash
     return message.height == core.height and message.view < core.promised
 
 

@@ -121,6 +121,26 @@ def test_a_backup_is_found_out_by_a_vote_that_a_peer_shows() -> None:
     assert decode_records(node.records).signing.state is SigningState.BARRED
 
 
+def test_a_backup_from_between_prepare_and_commit_is_found_out() -> None:
+    """It would change views without the certificate that its COMMIT rested on."""
+    cluster = Cluster(4)
+    node = cluster["d"]
+    cluster.passes = lambda source, to, message: (
+        message.kind is Kind.PRE_PREPARE or (to != "d" and message.kind is not Kind.COMMIT)
+    )
+    cluster.submit(b"A")
+    backup = (dict(node.records), dict(node.stored))
+    cluster.passes = lambda source, to, message: message.kind is not Kind.COMMIT or source == "d"
+    cluster.run(500)
+    shown = cluster["a"].replica.latest_vote(3)
+    assert (shown.kind, shown.height) == (Kind.COMMIT, 1)
+    node.crash()
+    node.records, node.stored = backup
+    node.restart()
+    node.do(io.OwnVoteShown(shown))
+    assert not node.state.may_sign
+
+
 @pytest.mark.parametrize("kind", [Kind.PREPARE, Kind.COMMIT, Kind.VIEW_CHANGE, Kind.PRE_PREPARE, Kind.NEW_VIEW])
 def test_own_messages_that_the_records_hold_are_no_alarm(kind: Kind) -> None:
     cluster = Cluster(4)
