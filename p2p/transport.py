@@ -60,9 +60,12 @@ class TcpTransport:
     """TCP through trio, whose socket streams switch Nagle's delay off (TCP_NODELAY) on both sides."""
 
     async def listen(self, address: str) -> Sequence[trio.abc.Listener[trio.abc.Stream]]:
-        """Returns a listener for each address family of `address`; raises OSError."""
+        """Returns a listener for each address family of `address`; raises OSError that names the address."""
         host, port = split_address(address)
-        return await trio.open_tcp_listeners(port, host=host)
+        try:
+            return await trio.open_tcp_listeners(port, host=host)
+        except OSError as error:
+            raise OSError(error.errno, f"{address}: {error.strerror}") from error
 
     async def dial(self, address: str) -> trio.abc.Stream:
         """Returns a connected stream; raises OSError."""

@@ -74,7 +74,7 @@ from qenex_node.proposals import Proposals, Verdict
 from qenex_node.rpc.feed import Feed
 from qenex_node.sync import BlockSync
 from state.block import Block
-from state.errors import Rejected
+from state.errors import InvariantError, Rejected
 from state.execution import ExecutedBlock
 from state.store import Store, VoteBatch
 from state.types import Certificate, ChainContext, Hash, Height, ValidatorSet
@@ -92,6 +92,14 @@ SIGNATURES_BURST: Final = 20_000
 def monotonic_ms() -> int:
     """Returns the event loop's clock in ms, which the core's timers run on."""
     return round(trio.current_time() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class _Durable:
+    """What a Persist asks for, with the bodies that it names."""
+
+    effect: Persist
+    bodies: tuple[Block, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +148,7 @@ class Driver:
         self._now_ms = -1
         self._timer_at_ms: int | None = None
         self._timer_changed = trio.Event()
-        self._outbox: Outbox[Persist] = Outbox(self._write)
+        self._outbox: Outbox[_Durable] = Outbox(self._write)
         self._fetched: dict[Hash, Block] = {}
         self._wanted_bodies: dict[Hash, trio.CancelScope] = {}
         self._validating: set[tuple[Hash, bool]] = set()
@@ -264,7 +272,7 @@ class Driver:
         self.feed_input(Received(message))
 
     def _effort(self, peer: Peer) -> Bucket:
-        """Returns how many signatures may be proved for a peer: frames are bounded by the peer layer, their cost here."""
+        """Returns how many signatures may be proved for a peer: p2p bounds the frames, this their cost."""
         bucket = self._efforts.get(peer.id)
         if bucket is None:
             bucket = self._efforts[peer.id] = Bucket(SIGNATURES_PER_SECOND, SIGNATURES_BURST, trio.current_time())
@@ -349,20 +357,31 @@ class Driver:
             self._performers[type(effect)](self, effect)
 
     def _persist(self, effect: Persist) -> None:
-        self._outbox.persist([effect])
+        # The bodies are taken now: until the write begins, block sync may have moved past their height.
+        bodies = tuple(block for block_hash in effect.bodies if (block := self._body_to_store(block_hash)) is not None)
+        self._outbox.persist([_Durable(effect, bodies)])
 
-    async def _write(self, effects: Sequence[Persist]) -> None:
-        """Writes several Persist effects as one synced batch; a later one's word on a key is the last."""
+    def _body_to_store(self, block_hash: Hash) -> Block | None:
+        """Returns a body that is to become durable, None if it is already."""
+        block = self._body_at_hand(block_hash)
+        if block is None and self._store.body(block_hash) is None:
+            raise InvariantError(f"the body of block {block_hash.hex()} is to be durable and is not here")
+        return block
+
+    async def _write(self, batches: Sequence[_Durable]) -> None:
+        """Writes several Persist effects as one synced batch; a later one's word on a key is the last.
+
+        Bodies that the core needs no more go with the commit of their height, in its batch: taken away here, one might
+        be missing to a commit by block sync that is under way.
+        """
         records: dict[bytes, bytes | None] = {}
         bodies: dict[Hash, Block] = {}
-        for effect in effects:
-            for key in effect.deletes:
+        for durable in batches:
+            for key in durable.effect.deletes:
                 records[key] = None
-            records.update(effect.puts)
-            for block_hash in effect.bodies:
-                block = self._body_at_hand(block_hash)
-                if block is not None:
-                    bodies[block_hash] = block
+            records.update(durable.effect.puts)
+            for block in durable.bodies:
+                bodies[block.header.hash] = block
         batch = VoteBatch(
             puts=tuple((key, value) for key, value in records.items() if value is not None),
             deletes=tuple(key for key, value in records.items() if value is None),

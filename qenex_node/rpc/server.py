@@ -27,8 +27,11 @@ log = logging.getLogger("qenex.rpc")
 
 
 async def open_listeners(host: str, port: int) -> Sequence[trio.SocketListener]:
-    """Returns the listeners for an address; port 0 takes a free one."""
-    return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    """Returns the listeners for an address; port 0 takes a free one. Raises OSError that names the address."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(error.errno, f"{host}:{port}: {error.strerror}") from error
 
 
 class RpcServer:
