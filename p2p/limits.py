@@ -28,7 +28,6 @@ HELLO_ACK_BYTES_MAX: Final = 24 * KIB
 REJECT_BYTES_MAX: Final = 1 * KIB
 PING_BYTES_MAX: Final = 64
 PEERS_BYTES_MAX: Final = 16 * KIB
-STATUS_BYTES_MAX: Final = 8 * KIB
 CONSENSUS_BYTES_MAX: Final = 2 * MIB
 TRANSACTIONS_BYTES_MAX: Final = 1 * MIB
 HASHES_BYTES_MAX: Final = 512 * KIB
@@ -49,6 +48,8 @@ NAME_SHOWN_LENGTH_MAX: Final = 64
 
 # Queues and writes.
 QUEUE_BYTES_MAX: Final = 16 * MIB
+ANSWER_QUEUE_BYTES_MAX: Final = 4 * MIB
+"""With more than this queued for a peer, its large questions stay unanswered: it asks for more than it reads."""
 WRITE_BYTES_MAX: Final = 256 * KIB
 READ_BYTES: Final = 64 * KIB
 READ_SLICE_SECONDS: Final = 0.002
@@ -106,6 +107,7 @@ _require(
     "a NEW-VIEW of the largest validator set fits a frame",
 )
 _require(QUEUE_BYTES_MAX >= 2 * BLOCKS_BYTES_MAX, "a queue takes two of the largest frames")
+_require(ANSWER_QUEUE_BYTES_MAX + BLOCKS_BYTES_MAX <= QUEUE_BYTES_MAX, "an answer that is begun fits the queue")
 _require(WRITE_BYTES_MAX < QUEUE_BYTES_MAX, "a write is a part of the queue")
 _require(NEIGHBOURS_MAX * 34 + FRAME_OVERHEAD_BYTES <= PEERS_BYTES_MAX, "all neighbours fit one PEERS frame")
 _require(HASHES_MAX * 34 + FRAME_OVERHEAD_BYTES <= HASHES_BYTES_MAX, "all hashes fit one frame")

@@ -41,12 +41,12 @@ class Kind(IntEnum):
     - HELLO, HELLO_ACK: the greeting, p2p/hello.py. REJECT [code, message]: why the sender is about to hang up.
     - PING number: answered at once by PONG [the same number, the sender's wall clock in ms].
     - PEERS [node id ...]: the sender's direct peers, told on every change; the relay rule of p2p/flood.py needs it.
-    - STATUS: where the sender stands in consensus; the node's own value.
+    - STATUS height: the sender's newest committed height.
     - CONSENSUS: one consensus message's bytes.
     - TRANSACTIONS [wire bytes ...]: transactions that the receiver may not have.
     - TX_ANNOUNCE [wire hash ...]: transactions that the sender has. TX_REQUEST [wire hash ...]: wanted, answered by
       TRANSACTIONS. TX_HELD: transactions that a validator holds from now on; the node's own value.
-    - BODY_REQUEST block hash: answered by BODY, the block's bytes, empty if unknown.
+    - BODY_REQUEST block hash: answered by BODY, the block's bytes, if it is there.
     - BLOCK_REQUEST [first height, count]: answered by BLOCKS [[block, certificate] ...], as many as fit, in order.
     """
 
@@ -163,7 +163,7 @@ KINDS: Final = {
         KindRule(Kind.PING, limits.PING_BYTES_MAX, Lane.CONSENSUS, _RARE, _integer),
         KindRule(Kind.PONG, limits.PING_BYTES_MAX, Lane.CONSENSUS, _RARE, _two_integers),
         KindRule(Kind.PEERS, limits.PEERS_BYTES_MAX, Lane.CONSENSUS, Budget(20, 500, _MIB, 8 * _MIB), _hashes),
-        KindRule(Kind.STATUS, limits.STATUS_BYTES_MAX, Lane.CONSENSUS, _VOTES, _any, flooded=True),
+        KindRule(Kind.STATUS, limits.PING_BYTES_MAX, Lane.CONSENSUS, _RARE, _integer),
         KindRule(Kind.CONSENSUS, limits.CONSENSUS_BYTES_MAX, Lane.CONSENSUS, _VOTES, _blob, flooded=True),
         KindRule(Kind.TRANSACTIONS, limits.TRANSACTIONS_BYTES_MAX, Lane.TRANSACTIONS, _GOSSIP, _transactions),
         KindRule(Kind.TX_ANNOUNCE, limits.HASHES_BYTES_MAX, Lane.TRANSACTIONS, _GOSSIP, _hashes),

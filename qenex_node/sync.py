@@ -2,28 +2,31 @@
 
 A peer's claim of a height only makes it worth asking. What it sends counts after its certificate is proved against
 the validator set in force at that height; a peer that claims much and delivers nothing, or delivers what does not
-verify, is passed over for a while and counted against. Signatures of transactions are not proved again here: a quorum
-of validators, hence at least one correct one, has proved them before it voted. `qenex verify` proves them all.
+verify, is passed over for a while and counted against. Each node tells its direct peers its own height: full nodes, and
+validators that may not sign, say nothing in consensus, and whoever is joined with them alone must know to ask them.
+
+Signatures of transactions are not proved again here: a quorum of validators, hence at least one correct one, has proved
+them before it voted. `qenex verify` proves them all.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
 
-from p2p.limits import POINTS_REJECTED
+from p2p.limits import ANSWER_QUEUE_BYTES_MAX, POINTS_REJECTED
 from p2p.network import Network
 from p2p.peer import Peer
 from p2p.wire import Kind
+from qenex_node.logs import Log
 from state.block import Block, verify_certificate
 from state.errors import DecodeError, Rejected
 from state.types import VOTE_COMMIT, Certificate, Hash, Header, ValidatorSet
 
-logger = logging.getLogger("qenex.sync")
+log = Log("qenex.sync")
 
 RANGE_BLOCKS_MAX: Final = 64
 RANGE_BYTES_MAX: Final = 1024 * 1024
@@ -31,7 +34,7 @@ ANSWER_SECONDS_MAX: Final = 4.0
 SHUN_SECONDS: Final = 10.0
 PATIENCE_SECONDS: Final = 0.4
 REQUESTS_IN_FLIGHT_MAX: Final = 3
-ANSWER_QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
+TELL_SECONDS: Final = 1.0
 
 
 class Chain(Protocol):
@@ -73,8 +76,8 @@ class BlockSync:
         self._noted = trio.Event()
         self._ranges: dict[str, _Range] = {}
         self._shunned: dict[str, float] = {}
+        self.paused = False
         self.syncing = False
-        self.blocks_synced = 0
         self._proven_height = 0
 
     @property
@@ -95,6 +98,15 @@ class BlockSync:
         peer.note_height(height)
         if height > self._chain.head.height:
             self._noted.set()
+
+    def pause(self) -> None:
+        """Stops fetching after the block at hand."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        self.paused = False
+        self._noted.set()
 
     def hurry(self, height: int) -> None:
         """Notes that a certificate proves the chain to be at `height`: no patience is needed."""
@@ -128,7 +140,22 @@ class BlockSync:
             waiting.answered.set()
 
     async def run(self) -> None:
-        """Follows the peers' heights and catches up whenever the chain leaves this node behind, until cancelled."""
+        """Tells our height and follows the peers', catching up when the chain leaves us behind, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_telling)
+            nursery.start_soon(self._keep_following)
+
+    async def _keep_telling(self) -> None:
+        told = self._chain.head.height
+        while True:
+            await trio.sleep(TELL_SECONDS)
+            height = self._chain.head.height
+            if height != told:
+                told = height
+                for peer in self.network.connected():
+                    peer.send(Kind.STATUS, height)
+
+    async def _keep_following(self) -> None:
         while True:
             await self._noted.wait()
             self._noted = trio.Event()
@@ -151,6 +178,8 @@ class BlockSync:
         now = trio.current_time()
         self._shunned = {peer_id: until for peer_id, until in self._shunned.items() if until > now}
         head = self._chain.head.height
+        if self.paused:
+            return []
         return [p for p in self.network.connected() if p.height > head and p.id not in self._shunned]
 
     def _best_height(self) -> int:
@@ -196,8 +225,9 @@ class BlockSync:
                 return
             if block.header.height <= self._chain.head.height:
                 continue
+            if self.paused:
+                return
             await self._commit(block, certificate)
-            self.blocks_synced += 1
 
     def _check(self, block_bytes: bytes, certificate_bytes: bytes) -> tuple[Block, Certificate]:
         block = Block.decode(block_bytes)
@@ -213,7 +243,7 @@ class BlockSync:
         return block, certificate
 
     def _shun(self, peer: Peer, why: str, points: float) -> None:
-        logger.warning("peer passed over for block sync", extra={"fields": {"peer": peer.name, "reason": why}})
+        log.warning("peer passed over for block sync", peer=peer.name, why=why)
         self._shunned[peer.id] = trio.current_time() + SHUN_SECONDS
         if points:
             self.network.report(peer, points, why)

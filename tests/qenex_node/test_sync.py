@@ -84,12 +84,16 @@ class FakePeer:
         self.pings = SimpleNamespace(latency_ms=1.0)
         self.answer = answer
         self.requests: list[tuple[int, int]] = []
+        self.told: list[int] = []
         self.sync: BlockSync
 
     def note_height(self, height: int) -> None:
         self.height = height
 
     def send(self, kind: Kind, body: Any) -> bool:
+        if kind is Kind.STATUS:
+            self.told.append(body)
+            return True
         assert kind is Kind.BLOCK_REQUEST
         self.requests.append(body)
         items = self.answer(*body)
@@ -201,3 +205,28 @@ def test_a_lone_claim_of_a_great_height_makes_nobody_look_behind() -> None:
     liar = FakePeer("liar", 10**9, lambda start, count: ())
     assert Node([liar, *honest]).sync.target_height == 7
     assert Node([liar]).sync.target_height == 10**9
+
+
+def test_each_node_tells_its_peers_its_height_once_a_second_when_it_rose() -> None:
+    """A full node says nothing in consensus: without this, who is joined with it alone would never know to ask it."""
+    peer = FakePeer("a", 20, serving(chain_of(20)))
+    catch_up([peer])
+    assert peer.told == [20]
+
+
+def test_a_paused_node_fetches_nothing_until_it_goes_on() -> None:
+    async def main() -> None:
+        peer = FakePeer("a", 20, serving(chain_of(20)))
+        node = Node([peer])
+        node.sync.pause()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.sync.run)
+            node.sync.note_height(peer, 20)  # type: ignore[arg-type]
+            await trio.sleep(10)
+            assert peer.requests == []
+            node.sync.resume()
+            await trio.sleep(10)
+            assert node.head.height == 20
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
