@@ -2,7 +2,8 @@
 
 The core decides everything about votes and views and does no I/O; this edge does I/O and decides nothing. Inputs go in
 one at a time. Effects are carried out in their order: what the core wants durable goes through the outbox, and every
-later send or commit waits for it there. Slow answers (building, validating, fetching) are tasks of their own.
+later send or commit waits for it there. Slow answers (building, validating, fetching) are tasks of their own. An error
+in the core, or in carrying out its effects, halts the node: with half a step done it must not go on.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ from consensus.messages import (
 from consensus.replica import Replica
 from consensus.verify import verify_message
 from p2p.conduct import Bucket
+from p2p.limits import ANSWER_QUEUE_BYTES_MAX
 from p2p.network import Network
 from p2p.peer import Peer
 from p2p.wire import Kind
@@ -66,6 +68,7 @@ from qenex_node.commits import Commits
 from qenex_node.effort import signatures_in
 from qenex_node.gossip import Gossip
 from qenex_node.journal import Journal
+from qenex_node.leftout import LeftOut
 from qenex_node.logs import Log
 from qenex_node.mempool import Mempool
 from qenex_node.metrics import Metrics
@@ -84,7 +87,6 @@ log = Log("qenex.consensus")
 BODY_RETRY_SECONDS: Final = 0.5
 BODIES_FETCHED_MAX: Final = 4
 REACHABLE_SECONDS: Final = 3.0
-ANSWER_QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 SIGNATURES_PER_SECOND: Final = 4_000
 SIGNATURES_BURST: Final = 20_000
 
@@ -100,6 +102,10 @@ class _Durable:
 
     effect: Persist
     bodies: tuple[Block, ...]
+
+
+_TOLD_AGAIN: Final = (WorkChanged, Complaint, Tick)
+"""Inputs that are not kept while the driver is paused: their newest word is given when it goes on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +131,7 @@ class Driver:
         sync: BlockSync,
         feed: Feed,
         journal: Journal,
+        left_out: LeftOut,
         metrics: Metrics,
     ) -> None:
         """Takes the core and the node's parts; `network` and `nursery` are set before the first input."""
@@ -142,6 +149,7 @@ class Driver:
         self._sync = sync
         self._feed = feed
         self._journal = journal
+        self._left_out = left_out
         self._metrics = metrics
         self._inputs: deque[Input] = deque()
         self._stepping = False
@@ -157,6 +165,7 @@ class Driver:
         self._heard: dict[bytes, float] = {}
         self._efforts: dict[str, Bucket] = {}
         commits.on_committed = self._committed
+        journal.view = replica.snapshot().view
         for evidence in replica.evidence:
             journal.take_evidence(evidence, store.validators)
 
@@ -186,14 +195,19 @@ class Driver:
     # Running
 
     async def run(self) -> None:
-        """Writes, ticks and looks after the mempool until cancelled; raises InvariantError to halt the node."""
+        """Writes what the core wants durable and tells it the time, until cancelled; raises what halts the node."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._outbox.run)
             nursery.start_soon(self._keep_time)
 
-    def feed_input(self, item: Input) -> None:
-        """Gives the core one input and carries out what it asks; inputs that arise meanwhile follow in order."""
-        self._inputs.append(item)
+    def feed_input(self, given: Input) -> None:
+        """Gives the core one input and carries out what it asks; inputs that arise meanwhile follow in order.
+
+        Raises InvariantError, also for any other error in there: it would leave the core with half a step done.
+        """
+        if self.paused and isinstance(given, _TOLD_AGAIN):
+            return
+        self._inputs.append(given)
         if self._stepping or self.paused:
             return
         self._stepping = True
@@ -203,17 +217,35 @@ class Driver:
                 if now_ms > self._now_ms:
                     self._now_ms = now_ms
                     self._perform_all(self._replica.step(Tick(now_ms)))
-                self._perform_all(self._replica.step(self._inputs.popleft()))
+                item = self._inputs.popleft()
+                effects = self._replica.step(item)
+                if isinstance(item, Received):
+                    self._count_received(effects)
+                self._perform_all(effects)
+        except InvariantError:
+            raise
+        except Exception as error:
+            raise InvariantError(f"the consensus core could not be driven on: {error!r}") from error
         finally:
             self._stepping = False
 
+    def _count_received(self, effects: Sequence[Effect]) -> None:
+        refused = any(isinstance(effect, Report) and effect.kind is ReportKind.REJECTED for effect in effects)
+        self._metrics.add(m.CONSENSUS_MESSAGES, 1, "rejected" if refused else "taken")
+
     def pause(self) -> None:
-        """Stops voting and everything else that writes; messages that come meanwhile are lost, and sent again later."""
+        """Stops voting and fetching blocks, so that nothing is written but what is under way.
+
+        Messages are proved and passed on all the same, since others may be joined through this node; what they say to
+        the core is lost, and sent again later.
+        """
         self.paused = True
+        self._sync.pause()
 
     def resume(self) -> None:
         """Goes on after `pause`."""
         self.paused = False
+        self._sync.resume()
         self.work_changed()
 
     async def _keep_time(self) -> None:
@@ -253,8 +285,6 @@ class Driver:
 
     def on_consensus(self, peer: Peer, body: bytes, raw: bytes) -> None:
         """Takes a consensus message: proves it, passes it on, gives it to the core. Raises Rejected for a bad one."""
-        if self.paused:
-            return
         try:
             message = decode_message(body)
             if not self._effort(peer).take(signatures_in(message), trio.current_time()):
@@ -264,12 +294,12 @@ class Driver:
         except Rejected as error:
             if error.code == "validators_unknown":
                 return
-            self._metrics.add(m.CONSENSUS_MESSAGES, 1, "bad_signature")
+            self._metrics.add(m.CONSENSUS_MESSAGES, 1, "malformed" if error.code == "malformed" else "bad_signature")
             raise
         self.network.relay(Kind.CONSENSUS, raw, peer, after_transactions=isinstance(message, PrePrepare))
         self._note(peer, message)
-        self._metrics.add(m.CONSENSUS_MESSAGES, 1, "taken")
-        self.feed_input(Received(message))
+        if not self.paused:
+            self.feed_input(Received(message))
 
     def _effort(self, peer: Peer) -> Bucket:
         """Returns how many signatures may be proved for a peer: p2p bounds the frames, this their cost."""
@@ -364,9 +394,12 @@ class Driver:
     def _body_to_store(self, block_hash: Hash) -> Block | None:
         """Returns a body that is to become durable, None if it is already."""
         block = self._body_at_hand(block_hash)
-        if block is None and self._store.body(block_hash) is None:
+        if block is not None or block_hash in self._store.uncommitted_bodies():
+            return block
+        if self._replica.snapshot().height > self._store.head.height:
             raise InvariantError(f"the body of block {block_hash.hex()} is to be durable and is not here")
-        return block
+        # The height is committed, which the core is about to be told: a block that lost has been let go of.
+        return None
 
     async def _write(self, batches: Sequence[_Durable]) -> None:
         """Writes several Persist effects as one synced batch; a later one's word on a key is the last.
@@ -400,14 +433,17 @@ class Driver:
         self._outbox.send(lambda: self._send_to(effect.to, data))
 
     def _send_to(self, index: int, data: bytes) -> None:
-        validators = self._store.validators.validators
-        key = validators[index].key if index < len(validators) else None
+        key = self._key_of(index)
         for peer in self.network.connected():
-            if peer.validator_key == key:
+            if key is not None and peer.validator_key == key:
                 peer.send(Kind.CONSENSUS, data)
                 return
         # Not joined directly: a flood reaches it through others, who take it as a repeat.
         self.network.flood(Kind.CONSENSUS, data)
+
+    def _key_of(self, index: int | None) -> bytes | None:
+        validators = self._store.validators.validators
+        return validators[index].key if index is not None and index < len(validators) else None
 
     def _broadcast(self, effect: Broadcast) -> None:
         data = encode_message(effect.message)
@@ -438,10 +474,8 @@ class Driver:
             self.nursery.start_soon(self._validate, effect)
 
     async def _validate(self, effect: AskValidation) -> None:
-        validators = self._store.validators.validators
-        source = validators[effect.proposer].key if effect.proposer < len(validators) else None
         verdict, reason = await self._proposals.validate(
-            effect.header, effect.wire_hashes, first=effect.first, source=source
+            effect.header, effect.wire_hashes, first=effect.first, source=self._key_of(effect.proposer)
         )
         self._validating.discard((effect.block_hash, effect.first))
         if verdict is not Verdict.DROPPED:
@@ -475,30 +509,25 @@ class Driver:
         if effect.proven:
             self._sync.hurry(effect.height - 1)
             return
-        key = self._store.validators.validators[effect.sender].key if effect.sender is not None else None
+        key = self._key_of(effect.sender)
         for peer in self.network.connected():
-            if peer.validator_key == key:
+            if key is not None and peer.validator_key == key:
                 self._sync.note_height(peer, effect.height - 1)
 
     def _request_body(self, effect: RequestBody) -> None:
         if effect.block_hash in self._wanted_bodies or len(self._wanted_bodies) >= BODIES_FETCHED_MAX:
             return
-        if self._fetched.get(effect.block_hash) is not None or self._store.body(effect.block_hash) is not None:
-            self.nursery.start_soon(self._offer_stored_body, effect.block_hash)
+        stored = self._body_at_hand(effect.block_hash) or self._store.body(effect.block_hash)
+        if stored is not None:
+            self._fetched[effect.block_hash] = stored
+            self.feed_input(BodyAvailable(effect.block_hash, KnownBlock(stored.header, stored.wire_hashes)))
             return
         scope = self._wanted_bodies[effect.block_hash] = trio.CancelScope()
         self.nursery.start_soon(self._fetch_body, effect, scope)
 
-    async def _offer_stored_body(self, block_hash: Hash) -> None:
-        block = self._fetched.get(block_hash) or self._store.body(block_hash)
-        if block is not None:
-            self._fetched[block_hash] = block
-            self.feed_input(BodyAvailable(block_hash, KnownBlock(block.header, block.wire_hashes)))
-
     async def _fetch_body(self, effect: RequestBody, scope: trio.CancelScope) -> None:
         """Asks for a block until it comes or its height is decided: first those who should hold it, then everyone."""
-        validators = self._store.validators.validators
-        holders = {validators[index].key for index in effect.holders if index < len(validators)}
+        holders = {self._key_of(index) for index in effect.holders} - {None}
         everyone = False
         with scope:
             while True:
@@ -515,6 +544,8 @@ class Driver:
         except Rejected as error:
             log.warning("a body with a bad transaction", peer=peer.name, block=block_hash, why=str(error))
         self._wanted_bodies.pop(block_hash, None)
+        if block.header.height != self._store.head.height + 1:
+            return
         self._fetched[block_hash] = block
         self.feed_input(BodyAvailable(block_hash, KnownBlock(block.header, block.wire_hashes)))
 
@@ -526,6 +557,8 @@ class Driver:
             self._own = None
             self._proposals.budget.failed()
         self._journal.note(effect, self._replica.snapshot, self._store.validators)
+        if effect.kind is ReportKind.VIEW_ENTERED:
+            self._left_out.primary_changed()
         if effect.kind in (ReportKind.EVIDENCE, ReportKind.VIEW_ENTERED, ReportKind.SIGNING):
             self._feed.changed()
 

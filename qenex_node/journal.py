@@ -49,7 +49,6 @@ class Journal:
         """Takes one report."""
         match report.kind:
             case ReportKind.REJECTED:
-                self._metrics.add(m.CONSENSUS_MESSAGES, 1, "rejected")
                 left_out = self._rejections.allow(report.code, self._monotonic_seconds())
                 if left_out is not None:
                     log.debug("message rejected", code=report.code, left_out=left_out, **report.data)

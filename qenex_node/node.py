@@ -162,6 +162,7 @@ class Node:
             sync=self.sync,
             feed=self.feed,
             journal=self._journal,
+            left_out=self._left_out,
             metrics=self.metrics,
         )
         self._housekeeping = Housekeeping(
@@ -280,6 +281,8 @@ class Node:
                 self.sync.on_block_request(peer, *body)
             case Kind.BLOCKS:
                 self.sync.on_blocks(peer, body)
+            case Kind.STATUS:
+                self.sync.note_height(peer, body)
             case _:
                 raise Rejected("unexpected", f"{kind.name} has no meaning here")
 
