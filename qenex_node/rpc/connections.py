@@ -16,6 +16,8 @@ class Connection:
     address: str
     end: Callable[[], None]
     held_bytes: int = field(default=0)
+    unsent_bytes: int = field(default=0)
+    too_slow: bool = field(default=False)
 
 
 class Connections:
@@ -32,6 +34,8 @@ class Connections:
         self._idle: dict[Connection, None] = {}
         self._receiving: dict[Connection, None] = {}
         self._held_bytes = 0
+        self._unsent_bytes = 0
+        self._unsent_bytes_max = max(limits.unsent_bytes_max, limits.outbox_bytes_max)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -89,6 +93,8 @@ class Connections:
         del self._open[connection]
         self.busy(connection)
         self.hold(connection, 0)
+        self._unsent_bytes -= connection.unsent_bytes
+        connection.unsent_bytes = 0
         left = self._by_address[connection.address] - 1
         if left:
             self._by_address[connection.address] = left
@@ -100,3 +106,15 @@ class Connections:
         self._held_bytes += size - connection.held_bytes
         connection.held_bytes = size
         return self._held_bytes <= self._limits.bodies_bytes_max
+
+    def unsent(self, connection: Connection, size: int) -> None:
+        """Notes that `size` bytes wait to be written to a client; ends who is furthest behind if all are too many."""
+        if connection not in self._open:
+            return
+        self._unsent_bytes += size - connection.unsent_bytes
+        connection.unsent_bytes = size
+        while self._unsent_bytes > self._unsent_bytes_max:
+            slowest = max(self._open, key=lambda other: other.unsent_bytes)
+            slowest.too_slow = True
+            self.remove(slowest)
+            slowest.end()

@@ -68,6 +68,7 @@ class Dispatcher:
         self._metrics = metrics
         self._parts_max = PARTS_MIN + PARTS_PER_CALL_MAX * limits.batch_max
         self._pending = 0
+        self._answers = _Pool(limits.answers_bytes_max)
 
     def begin(self, message: bytes | str, session: Session | None = None) -> bytes | Awaitable[bytes | None] | None:
         """Returns the answer (None for notifications) if it is there at once, else what to await for it.
@@ -198,9 +199,15 @@ class Dispatcher:
 
     async def _answer_batch(self, requests: list[Any], call: Call) -> bytes | None:
         """Answers a batch in its order; calls of a bulk method are carried out together, after the others."""
+        room = _Room(self._limits.answer_bytes_max, self._answers)
+        try:
+            return await self._answers_in_order(requests, call, room)
+        finally:
+            room.leave()
+
+    async def _answers_in_order(self, requests: list[Any], call: Call, room: _Room) -> bytes | None:
         answers: list[str | None] = [None] * len(requests)
         bulks: dict[str, _Bulk] = {}
-        room = _Room(self._limits.answer_bytes_max)
         slice_end = perf_counter() + SLICE_S
         for place, request in enumerate(requests):
             parsed = self._parse(request)
@@ -262,22 +269,36 @@ class _Bulk:
         self.places.append((place, parsed.id if parsed.answered else None))
 
 
+@dataclass(slots=True)
+class _Pool:
+    """How many bytes the answers of all batches under way may still take: thousands of them can wait at once."""
+
+    left: int
+
+
 class _Room:
     """How many bytes the answer to a batch may still take."""
 
-    def __init__(self, maximum: int) -> None:
+    def __init__(self, maximum: int, pool: _Pool) -> None:
         self._maximum = maximum
-        self._left = maximum
+        self._pool = pool
+        self._taken = 0
 
     @property
     def full(self) -> bool:
-        return self._left <= 0
+        return self._taken >= self._maximum or self._pool.left <= 0
 
     def take(self, answer: str) -> str:
-        self._left -= len(answer)
+        self._taken += len(answer)
+        self._pool.left -= len(answer)
         return answer
 
+    def leave(self) -> None:
+        self._pool.left += self._taken
+
     def error(self) -> RpcError:
+        if self._taken < self._maximum:
+            return limit_reached("answers_bytes_max", self._maximum, "too many batches are being answered: ask later")
         return limit_reached(
             "answer_bytes_max", self._maximum, "the answers so far fill the batch: ask in smaller ones"
         )

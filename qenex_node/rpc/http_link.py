@@ -180,9 +180,15 @@ class HttpLink:
     async def _send(self, data: bytes) -> None:
         """Writes an answer; a client must take each part of it within the time limit."""
         limit = self._limits.send_timeout_s
-        for start in range(0, len(data), SEND_BYTES):
+        if len(data) <= SEND_BYTES:
             self._scope.deadline = trio.current_time() + limit
-            await self._stream.send_all(data[start : start + SEND_BYTES] if len(data) > SEND_BYTES else data)
+            await self._stream.send_all(data)
+            return
+        for start in range(0, len(data), SEND_BYTES):
+            self._shared.connections.unsent(self._connection, len(data) - start)
+            self._scope.deadline = trio.current_time() + limit
+            await self._stream.send_all(data[start : start + SEND_BYTES])
+        self._shared.connections.unsent(self._connection, 0)
 
     async def _refuse(self, status: int, kind: ErrorKind, refusal: Refusal) -> None:
         """Answers with an error, and closes such that the client can read it although it may still be sending."""
@@ -201,7 +207,9 @@ class HttpLink:
     async def _tell_timeout(self) -> None:
         phase = self._waiting_for
         reason = "slow_reader" if phase is None else TIMEOUT_REASONS[phase]
-        if self._scope.deadline > trio.current_time():
+        if self._connection.too_slow:
+            reason = "slow_reader"
+        elif self._scope.deadline > trio.current_time():
             # Not the time limit, but another connection needed the place.
             reason = "idle_evicted"
         self._shared.metrics.dropped(reason)

@@ -18,7 +18,9 @@ class RpcLimits:
     `bodies_bytes_max` bounds the request bodies that are being received, over all connections. `pending` counts calls
     that wait (for a commit, for instance); a WebSocket with `pending_per_connection_max` of them is not read from until
     one is answered. `outbox_bytes_max` bounds what waits to be written to one WebSocket:
-    beyond it the reader is too slow and is dropped. `answer_bytes_max` bounds the answer to one batch.
+    beyond it the reader is too slow and is dropped. `unsent_bytes_max` bounds what waits to be written to all clients
+    together: beyond it the one that is furthest behind is dropped. `answer_bytes_max` bounds the answer to one batch,
+    `answers_bytes_max` those of all batches that are being answered.
     """
 
     body_bytes_max: int = 1024 * 1024
@@ -26,6 +28,7 @@ class RpcLimits:
     header_bytes_max: int = 16 * 1024
     batch_max: int = 1_000
     answer_bytes_max: int = 8 * 1024 * 1024
+    answers_bytes_max: int = 64 * 1024 * 1024
     connections_max: int = 512
     connections_per_address_max: int = 256
     pending_max: int = 20_000
@@ -33,6 +36,7 @@ class RpcLimits:
     subscriptions_max: int = 1_024
     subscriptions_per_connection_max: int = 32
     outbox_bytes_max: int = 8 * 1024 * 1024
+    unsent_bytes_max: int = 64 * 1024 * 1024
     behind_blocks_max: int = 10_000
     wait_ms_max: int = 120_000
     idle_timeout_s: float = 60.0
@@ -50,6 +54,10 @@ class RpcLimits:
             ),
             (self.bodies_bytes_max >= self.body_bytes_max, "bodies_bytes_max must hold one body_bytes_max"),
             (self.outbox_bytes_max >= self.answer_bytes_max, "outbox_bytes_max must hold one answer_bytes_max"),
+            (
+                self.answers_bytes_max >= self.answer_bytes_max,
+                "answers_bytes_max must hold one answer_bytes_max",
+            ),
             (self.pending_max >= self.batch_max, "pending_max must hold one batch_max"),
             (self.header_bytes_max >= 1024, "header_bytes_max is at least 1024"),
             (self.behind_blocks_max >= 1, "behind_blocks_max is at least 1"),

@@ -80,8 +80,12 @@ class WebSocketLink:
         self._scope.cancel()
 
     def _send(self, text: str | bytes) -> None:
-        if self._reason is None and not self._outbox.put(self._websocket.text(text)):
+        if self._reason is not None:
+            return
+        if not self._outbox.put(self._websocket.text(text)):
             self._end("slow_reader")
+            return
+        self._connections.unsent(self._connection, self._outbox.bytes)
 
     async def _read(self, session: Session, nursery: trio.Nursery, trailing: bytes) -> None:
         data = trailing or await self._receive()
@@ -167,6 +171,7 @@ class WebSocketLink:
                 self._end("slow_reader")
                 return
             self._outbox.written(len(data))
+            self._connections.unsent(self._connection, self._outbox.bytes)
 
     async def _watch(self) -> None:
         limits = self._limits
