@@ -149,6 +149,8 @@ def passphrase_of(file: Path | None, descriptor: int | None, *, new: bool = Fals
 def _read_passphrase(file: Path | None, descriptor: int | None, new: bool) -> bytes:
     from qenex_node.keystore import passphrase_from
 
-    if file is not None or descriptor is not None or not sys.stdin.isatty():
+    if file is not None or descriptor is not None:
         return passphrase_from(file=file, descriptor=descriptor)
+    if not sys.stdin.isatty():
+        raise Rejected("passphrase_needed", "give --passphrase-file or --passphrase-fd, or run it at a terminal")
     return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=new, err=True)).encode()

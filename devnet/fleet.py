@@ -174,7 +174,10 @@ class Fleet:
         """Sets a running node's clock apart from the machine's; raises Rejected("clock_fixed")."""
         member, process = self._running(name)
         if not member.own_clock:
-            raise Rejected("clock_fixed", f"{name} runs by the machine's clock: start with --clock-offset {name}=0")
+            raise Rejected(
+                "clock_fixed",
+                f"{name} runs by the machine's clock: start the network with `devnet/up --clock-offset {name}=0`",
+            )
         write_offset(member.node.home, offset_ms)
         process.send(signal.SIGUSR1)
         return member

@@ -113,7 +113,7 @@ def _answer(settings: Settings, home: Home, created: bool, votes: bool | None) -
         "created": created,
         "encrypted": node.encrypted,
         "node_key": "0x" + node.public.data.hex(),
-        "node_id": node_id(node.public.data),
+        "node_id": "0x" + node_id(node.public.data),
     }
     hints: list[str] = []
     if is_validator:

@@ -47,6 +47,7 @@ def test_institutions_make_a_chain_of_cards(qenex: Qenex, tmp_path: Path) -> Non
     assert (verified["quorum"], verified["accounts"]) == (2, 1)
     done = qenex("init", "--home", tmp_path / "bank-a", "--genesis", file, "--json").json
     assert (done["genesis_hash"], done["vote_records_created"]) == (verified["hash"], True)
+    assert done["node_id"].startswith("0x"), "as RPC writes it"
     node_home = open_home(tmp_path / "bank-a")
     assert node_home.genesis.parameters.drift_ms == 900
 
@@ -95,7 +96,9 @@ def test_init_refuses_what_it_cannot_do_and_changes_nothing(qenex: Qenex, tmp_pa
     home = ("--home", tmp_path / "a", "--json")
     assert qenex("init", *home, "--plain").json["error"]["code"] == "name_needed"
     assert qenex("init", *home, "--plain", "--name", "Bank A").json["error"]["code"] == "config_invalid"
-    assert qenex("init", *home, "--name", "bank-a").json["error"]["code"] == "passphrase_needed"
+    refused = qenex("init", *home, "--name", "bank-a").json["error"]
+    assert refused["code"] == "passphrase_needed"
+    assert "--passphrase-file" in refused["message"]
     listen = qenex("init", *home, "--plain", "--name", "bank-a", "--listen", "nowhere")
     assert listen.json["error"]["code"] == "config_invalid"
     assert not (tmp_path / "a").exists()
