@@ -117,26 +117,44 @@ class LiveShow:
         self._live.stop()
 
     def _draw(self) -> RenderableType:
-        from rich.console import Group
+        from rich.console import Console, Group
         from rich.text import Text
 
-        return Group(table(self._title, self._samples), *(Text(line) for line in self._events))
+        drawn = table(self._title, self._samples, Console().width)
+        return Group(drawn, *(Text(line) for line in self._events))
 
 
 COLUMNS: Final = ("node", "state", "height", "view", "primary", "tx/s", "latency", "peers", "memory", "cpu")
+LEFT: Final = ("node", "state", "primary")
+# What a narrow terminal goes without, first things first: whole columns, as a table of cut words says nothing.
+EXPENDABLE: Final = ("peers", "memory", "cpu", "view", "tx/s", "primary")
+GAP: Final = 2
 
 
-def table(title: str, samples: Sequence[Sample]) -> RenderableType:
-    """Returns the table of all nodes."""
+def table(title: str, samples: Sequence[Sample], width: int) -> RenderableType:
+    """Returns the table of all nodes, with the columns that fit `width` characters."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in COLUMNS:
-        drawn.add_column(column, justify="left" if column in ("node", "state", "primary") else "right", no_wrap=True)
-    for sample in samples:
-        drawn.add_row(*row(sample))
+    rows = [row(sample) for sample in samples]
+    shown = _fitting([COLUMNS, *rows], width)
+    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    for index in shown:
+        drawn.add_column(COLUMNS[index], justify="left" if COLUMNS[index] in LEFT else "right", no_wrap=True)
+    for cells in rows:
+        drawn.add_row(*(cells[index] for index in shown))
     return drawn
+
+
+def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Returns the columns that fit `width` in their order."""
+    widest = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    shown = list(range(len(COLUMNS)))
+    for name in EXPENDABLE:
+        if sum(widest[index] for index in shown) + GAP * len(shown) <= width:
+            break
+        shown.remove(COLUMNS.index(name))
+    return shown
 
 
 def row(sample: Sample) -> tuple[str, ...]:
@@ -157,7 +175,7 @@ def row(sample: Sample) -> tuple[str, ...]:
         shown(sample.view),
         shown(sample.primary),
         shown(sample.tx_per_s if answered else None, "{:.0f}"),
-        shown(sample.finality_ms, "{:.1f} ms"),
+        shown(sample.finality_ms, "{:.1f} ms" if (sample.finality_ms or 0) < 100 else "{:.0f} ms"),
         shown(sample.peers),
         shown(None if sample.rss_anon is None else sample.rss_anon / 2**20, "{:.0f} MiB"),
         shown(None if sample.cpu is None else 100 * sample.cpu, "{:.0f}%"),

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from devnet.fleet import Member
@@ -43,12 +44,16 @@ def test_a_row_has_a_cell_for_each_column_and_dashes_for_what_is_unknown() -> No
     assert len(COLUMNS) == len(row(READY))
 
 
-def test_the_table_fits_a_terminal() -> None:
-    console = Console(width=100, file=io.StringIO())
-    console.print(table("net", [READY, DEAD, WAITING]))
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_the_table_fits_a_terminal_without_cutting_a_word(width: int) -> None:
+    console = Console(width=width, file=io.StringIO())
+    console.print(table("net", [READY, DEAD, WAITING], width))
     drawn = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "validator-02" in drawn
-    assert "12.3 ms" in drawn
+    assert "\u2026" not in drawn
+    assert max(map(len, drawn.splitlines())) <= width
+    for word in ("validator-02", "no_quorum", "height", "12.3 ms"):
+        assert word in drawn
+    assert all(column in drawn for column in COLUMNS) is (width >= 100)
 
 
 def test_json_events_are_one_object_a_line_and_status_comes_only_with_news() -> None:
