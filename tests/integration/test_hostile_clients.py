@@ -165,7 +165,8 @@ def test_what_cannot_enter_is_refused_with_its_reason(net: Devnet) -> None:
         (signed(net, key, pay(other.address, 1), valid_ms=-1_000), ("expired",)),
         (signed(net, key, pay(other.address, 1), valid_ms=DAY_MS + 60_000), ("deadline_too_far",)),
         (
-            signed(net, key, pay(other.address, 1), sequence=(1 << 64) - 2), ("sequence_ahead",),
+            signed(net, key, pay(other.address, 1), sequence=(1 << 64) - 2),
+            ("sequence_too_far",),
         ),
         (sign_transaction(net.genesis.context, forged, {key.address: [other]}), ("not_authorised",)),
         (sign_transaction(net.genesis.context, forged, {other.address: [other]}), ("not_authorised", "malformed")),

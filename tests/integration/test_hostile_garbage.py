@@ -347,7 +347,7 @@ def test_websocket_abuse_ends_that_connection_alone(net: Devnet) -> None:
 def test_a_reader_too_slow_for_its_subscriptions_is_dropped(net: Devnet) -> None:
     """240 batches are asked for at once and never read, whose answers would take more than a gigabyte."""
     rpc = ports(net)[0]
-    with undisturbed(net, NAMES, growth_max=200 * MIB):
+    with undisturbed(net, NAMES, growth_max=150 * MIB):
         socks = []
         for _ in range(4):
             sock = connect_tcp(rpc, 5)
