@@ -8,7 +8,10 @@ from typing import Final
 import h11
 import trio
 
+from qenex_node.logs import Log
 from qenex_node.metrics import CONTENT_TYPE
+
+log = Log("qenex.metrics")
 
 REQUEST_SECONDS: Final = 5.0
 REQUEST_BYTES_MAX: Final = 16 * 1024
@@ -36,6 +39,8 @@ async def serve_metrics(listeners: Sequence[trio.SocketListener], render: Callab
                 await _answer(stream, render)
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
             pass
+        except Exception as error:
+            log.exception("the metrics could not be read", error)
         finally:
             scrapes.pop(scope, None)
             await trio.aclose_forcefully(stream)
