@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 
-from p2p.hello import Role
 from p2p.wire import Kind
 from qenex_node import gossip as gossip_module
 from qenex_node import wanted as wanted_module
@@ -19,28 +18,10 @@ from qenex_node.mempool import Mempool, MempoolLimits
 from state.errors import Rejected
 from state.transaction import Transaction, wire_hash_of
 from state.types import WireHash
+from tests.qenex_node.node_parts import FakePeer
 from tests.state.ledger.world import START_MS, World, key, pay
 
 ANN, BOB = key(1), key(2)
-
-
-class FakePeer:
-    """A direct peer that notes what is sent to it."""
-
-    def __init__(self, name: str, validator_key: bytes | None) -> None:
-        self.id = self.name = name
-        self.validator_key = validator_key
-        self.role = Role.FULL if validator_key is None else Role.VALIDATOR
-        self.neighbours: frozenset[str] = frozenset()
-        self.queued_bytes = 0
-        self.sent: list[tuple[Kind, Any]] = []
-
-    def send(self, kind: Kind, body: Any) -> bool:
-        self.sent.append((kind, body))
-        return True
-
-    def got(self, kind: Kind) -> list[Any]:
-        return [body for sent, body in self.sent if sent is kind]
 
 
 class Bench:
