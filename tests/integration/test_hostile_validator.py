@@ -10,7 +10,16 @@ import pytest
 from hostile_support import MIB, Hostile, Load, log_errors, metric, undisturbed
 
 from consensus.messages import Kind as Says
-from consensus.messages import NewView, Status, Suspect, ViewChange, Vote, encode_message
+from consensus.messages import (
+    NewView,
+    PrePrepare,
+    Status,
+    Suspect,
+    ViewChange,
+    Vote,
+    decode_message,
+    encode_message,
+)
 from devnet.network import Devnet
 from devnet.prepare import Wish
 from p2p.wire import Kind, encode_frame
@@ -247,3 +256,41 @@ def test_false_acknowledgements_and_announcements_lead_nowhere(net: Devnet, liar
                 liar.send(name, Kind.TX_HELD, (tuple(ids), None, None))
                 liar.send(name, Kind.TX_ANNOUNCE, tuple(block_hash(f"h{number}-{n}") for n in range(10_000)))
         time.sleep(0.5)
+
+
+def test_an_old_vote_shown_at_the_greeting_silences_nobody(net: Devnet) -> None:
+    """Records of decided heights are gone: a vote from there that a peer shows does not mean that they were lost."""
+    with Hostile(net, LIAR) as first:
+        first.connect(*HONEST)
+        with Load(net, HONEST, account=60) as load:
+            net.wait_for(lambda: len(load.latencies) > 5, "transfers are paid", 10)
+        seen: dict[bytes, bytes] = {}
+        for name in HONEST:
+            for body in first.received(name, Kind.CONSENSUS):
+                message = decode_message(body)
+                if isinstance(message, Vote | PrePrepare):
+                    seen[first.validators.validators[message.sender].key] = body
+    assert len(seen) == 3
+    with Load(net, HONEST, account=60) as load:
+        net.wait_for(lambda: len(load.latencies) > 3, "transfers are paid", 10)
+    with Hostile(net, LIAR) as second, undisturbed(net, HONEST):
+        second.shown_vote = seen.get
+        second.connect(*HONEST)
+        time.sleep(0.3)
+    for name in HONEST:
+        assert metric(net, name, "qenex_consensus_voting") == 1
+        assert net.readiness(name) == (True, [])
+
+
+def test_transactions_with_bad_signatures_ban_their_sender_alone(net: Devnet) -> None:
+    wires = []
+    for number in range(50):
+        wire = bytearray(waiting_transaction(net, net.bulk_key(70), recipients=1 + number))
+        wire[-1] ^= 1
+        wires.append(bytes(wire))
+    with undisturbed(net, HONEST), Hostile(net, LIAR) as hostile:
+        for name in HONEST:
+            hostile.connect(name)
+            hostile.send(name, Kind.TRANSACTIONS, tuple(wires))
+            assert "banned" in str(hostile.ended(name)), name
+    forgive(net)
