@@ -59,7 +59,16 @@ ARRIVAL_OVERHEAD_BYTES: Final = 256
 POINTS_BAD_SIGNATURE: Final = 50.0
 _BAD_FORM: Final = frozenset({"malformed", "wrong_chain", "scheme_unknown", "transaction_too_large", "version_unknown"})
 _OF_CLOCKS: Final = frozenset({"expired", "deadline_too_far"})
-_FINAL_REFUSALS: Final = frozenset({"expired", "sequence_used", "operation_unknown", "transaction_too_heavy"})
+_FINAL_REFUSALS: Final = frozenset(
+    {
+        "asset_code_invalid",
+        "expired",
+        "operation_unknown",
+        "policy_invalid",
+        "sequence_used",
+        "transaction_too_heavy",
+    }
+)
 """Refusals that stand for good. After any other (no room, a gap too wide) the transaction is taken when it comes again:
 whoever holds it may count on us to propose it."""
 

@@ -173,7 +173,9 @@ class View:
     def _outcome(self, outcome: Transaction | Rejected) -> SubmitOutcome:
         if isinstance(outcome, Rejected):
             return outcome
-        return Admitted(outcome.id, outcome.not_after_ms, self._location(outcome.id))
+        # What waits is not committed: the database is asked only about the rest.
+        waits = self.mempool.by_id(outcome.id) is not None
+        return Admitted(outcome.id, outcome.not_after_ms, None if waits else self._location(outcome.id))
 
     def _location(self, tx_id: TxId) -> Location | None:
         place = self.store.locate(tx_id)
