@@ -56,9 +56,10 @@ CommitCertified = Callable[[Block, Certificate], Awaitable[None]]
 
 @dataclass(slots=True, eq=False)
 class _Range:
-    """One request under way: the blocks from `start` on, asked of `peer`."""
+    """One request under way: `count` blocks from `start` on, asked of `peer`."""
 
     start: int
+    count: int
     peer: Peer
     answered: trio.Event
     items: tuple[tuple[bytes, bytes], ...] = ()
@@ -76,6 +77,7 @@ class BlockSync:
         self._noted = trio.Event()
         self._ranges: dict[str, _Range] = {}
         self._shunned: dict[str, float] = {}
+        self._span = RANGE_BLOCKS_MAX
         self.paused = False
         self.syncing = False
         self._proven_height = 0
@@ -196,16 +198,25 @@ class BlockSync:
             for peer in peers[:REQUESTS_IN_FLIGHT_MAX]:
                 if start > peer.height:
                     continue
-                requests.append(self._request(peer, start))
-                start += RANGE_BLOCKS_MAX
+                requests.append(self._request(peer, start, min(self._span, peer.height - start + 1)))
+                start += self._span
             for request in requests:
                 await self._take(request)
+            self._fit_span(requests)
             self._ranges.clear()
 
-    def _request(self, peer: Peer, start: int) -> _Range:
-        request = _Range(start, peer, trio.Event())
+    def _fit_span(self, requests: Sequence[_Range]) -> None:
+        """Asks for as many blocks as an answer holds: of a longer range the next peer's part would not join on."""
+        for request in requests:
+            if 0 < len(request.items) < request.count:
+                self._span = len(request.items)
+                return
+        self._span = min(self._span * 2, RANGE_BLOCKS_MAX)
+
+    def _request(self, peer: Peer, start: int, count: int) -> _Range:
+        request = _Range(start, count, peer, trio.Event())
         self._ranges[peer.id] = request
-        peer.send(Kind.BLOCK_REQUEST, (start, RANGE_BLOCKS_MAX))
+        peer.send(Kind.BLOCK_REQUEST, (start, count))
         return request
 
     async def _take(self, request: _Range) -> None:

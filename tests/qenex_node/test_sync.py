@@ -230,3 +230,31 @@ def test_a_paused_node_fetches_nothing_until_it_goes_on() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_blocks_too_large_for_a_whole_range_are_not_fetched_twice() -> None:
+    blocks = chain_of(60)
+    served: list[int] = []
+
+    def two_at_a_time(start: int, count: int) -> tuple[tuple[bytes, bytes], ...]:
+        answer = serving(blocks)(start, min(count, 2))
+        served.append(len(answer))
+        return answer
+
+    node = catch_up([FakePeer(name, 60, two_at_a_time) for name in ("a", "b", "c")])
+    assert node.head.height == 60
+    assert sum(served) <= 60 * 3 // 2
+
+
+def test_the_range_grows_again_when_blocks_are_small_again() -> None:
+    blocks = chain_of(300)
+    asked: list[int] = []
+
+    def small_after_ten(start: int, count: int) -> tuple[tuple[bytes, bytes], ...]:
+        asked.append(count)
+        return serving(blocks)(start, count if start > 10 else min(count, 2))
+
+    assert catch_up([FakePeer("a", 300, small_after_ten)]).head.height == 300
+    assert asked[0] == max(asked)
+    assert 2 in asked
+    assert max(asked[asked.index(2) :]) > 32
