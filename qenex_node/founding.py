@@ -43,6 +43,8 @@ class Founding:
 
     def with_card(self, card: Card) -> Founding:
         """Returns this with one more validator; raises Rejected if its name or a key is taken."""
+        if any(validator.name == card.validator.name for validator in self.genesis.validators.validators):
+            raise Rejected("genesis_invalid", f"a validator named {card.validator.name} is in the document already")
         try:
             members = ValidatorSet.of([*self.genesis.validators.validators, card.validator])
         except DecodeError as error:

@@ -356,8 +356,10 @@ class Node:
             log.error("the configuration was not read again", code=error.code, why=error.message)
             return
         self.config = change.config
+        # What is said of the change goes by the level that held before it, and what waits for a restart is a warning.
+        tell = log.warning if change.ignored else log.info
+        tell("configuration read again", changed=change.changed, need_restart=change.ignored)
         set_level(change.config.logging.level)
-        log.info("configuration read again", changed=change.changed, need_restart=change.ignored)
 
     def _make_view(self) -> View:
         return View(
