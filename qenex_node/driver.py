@@ -279,6 +279,11 @@ class Driver:
         if isinstance(message, Vote | ViewChange | PrePrepare) and self._is_ours(message):
             self.feed_input(OwnVoteShown(message))
 
+    def on_disconnected(self, peer: Peer) -> None:
+        """Counts a peer's validator as out of reach until it is heard of again, directly or through others."""
+        if peer.validator_key is not None:
+            self._heard.pop(peer.validator_key, None)
+
     def _is_ours(self, message: Vote | ViewChange | PrePrepare) -> bool:
         validators = self._validators_at(message.height)
         return validators is not None and validators.validators[message.sender].key == self._key

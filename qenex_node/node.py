@@ -258,6 +258,7 @@ class Node:
 
     def on_disconnected(self, peer: Peer, reason: str) -> None:
         """A peer is gone."""
+        self.driver.on_disconnected(peer)
         self.feed.changed()
 
     def on_message(self, peer: Peer, kind: Kind, body: Any, raw: bytes) -> None:
