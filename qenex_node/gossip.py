@@ -198,7 +198,8 @@ class Gossip:
         for wire in wires:
             arrival = _Arrival(wire, wire_hash_of(wire), peer)
             wanted = arrival.wire_hash in self._wanted
-            if arrival.wire_hash in self._known and not wanted:
+            settled = arrival.wire_hash in self._known and self._mempool.get(arrival.wire_hash) is None
+            if settled and not wanted:
                 self.known += 1
                 continue
             room = self._queue_bytes_max + (BLOCK_BYTES_MAX if wanted else 0)
@@ -354,6 +355,9 @@ class Gossip:
             self.known += 1
             self._wanted.came(waiting)
             self._acknowledge(arrival, waiting, batch)
+            if arrival.peer is None and self.acknowledgements.count(waiting.id) < self.acknowledgements_needed():
+                # Others told whoever sent it to them that they hold it; asked again, they tell us.
+                batch.ours.append(waiting)
             return waiting
         wanted = wire_hash in self._wanted
         if arrival.submission is None and wire_hash in self._known and not wanted:

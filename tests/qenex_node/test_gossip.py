@@ -411,6 +411,37 @@ def held(bench: Bench, peer: int, body: Any) -> None:
     bench.gossip.on_held(bench.peers[peer], body, b"raw")  # type: ignore[arg-type]
 
 
+def test_a_transaction_that_waits_here_is_acknowledged_to_whoever_sends_it_again() -> None:
+    bench = Bench()
+    wire = bench.world.wire(ANN, pay(BOB.address, 5))
+
+    async def test() -> None:
+        bench.take(0, wire)
+        await settle()
+        bench.take(1, wire)
+        await settle()
+        tx = bench.mempool.get(wire_hash_of(wire))
+        assert tx is not None
+        assert bench.peers[1].got(Kind.TX_HELD) == [((tx.id,), None, None)]
+
+    run(bench, test)
+
+
+def test_a_client_that_sends_what_others_brought_gets_it_pushed_and_so_accepted() -> None:
+    bench = Bench()
+    wire = bench.world.wire(ANN, pay(BOB.address, 5))
+
+    async def test() -> None:
+        bench.take(0, wire)
+        await settle()
+        pushed = [len(peer.got(Kind.TRANSACTIONS)) for peer in bench.peers]
+        await bench.gossip.submit([wire])
+        await settle()
+        assert [len(peer.got(Kind.TRANSACTIONS)) for peer in bench.peers] == [count + 1 for count in pushed]
+
+    run(bench, test)
+
+
 def test_f_other_validators_make_a_transaction_accepted() -> None:
     bench = Bench()
     wire = bench.world.wire(ANN, pay(BOB.address, 1))
