@@ -1,4 +1,4 @@
-"""What the node says about its own state: may it vote, is it alive, is it ready. Plain decisions over plain readings.
+"""What the node says about its own state: may it vote, is it ready. Plain decisions over plain readings.
 
 Ready means: a client that sends here gets its transaction decided and reads a fresh head. Each reason against has a
 stable code, and all of them are listed, the most important first.
@@ -28,7 +28,6 @@ class Readings:
     `vote_refusal` is why a validator does not vote (`disk_low`, `votes_missing`, `recovering` ...), None if it may.
     """
 
-    halted: str | None
     head_height: int
     target_height: int
     validators_reachable: int
@@ -38,19 +37,9 @@ class Readings:
     vote_refusal: Reason | None = None
 
 
-def alive(readings: Readings) -> Reason | None:
-    """Returns None while the node works, else why /health answers 503: it halted and waits for a person."""
-    if readings.halted is None:
-        return None
-    return Reason("halted", f"the node halted: {readings.halted}")
-
-
 def not_ready(readings: Readings) -> tuple[Reason, ...]:
     """Returns all reasons why /ready answers 503, the most important first; nothing when the node is ready."""
     reasons: list[Reason] = []
-    halted = alive(readings)
-    if halted is not None:
-        reasons.append(halted)
     if readings.validators_reachable < readings.quorum:
         reasons.append(
             _reason(

@@ -387,7 +387,6 @@ class Node:
             waiting_ms = max(0, min(now_ms - oldest.ready_ms, now_ms - self.store.head.time_ms))
         offsets = sorted(p.clock_offset_ms for p in self.network.peers() if p.clock_offset_ms is not None)
         return Readings(
-            halted=None,
             head_height=self.store.head.height,
             target_height=max(self.sync.target_height, self.store.head.height),
             validators_reachable=self.driver.validators_reachable(),

@@ -13,7 +13,7 @@ from qenex_node.clock import WallClock
 from qenex_node.driver import Driver, monotonic_ms
 from qenex_node.fates import Fates
 from qenex_node.gossip import Gossip
-from qenex_node.health import alive, not_ready
+from qenex_node.health import not_ready
 from qenex_node.mempool import Mempool
 from qenex_node.rpc.feed import Feed
 from qenex_node.rpc.view import (
@@ -111,10 +111,6 @@ class View:
             node_id=bytes.fromhex(self._network.id),
             role=self._role,
         )
-
-    def alive(self) -> Reason | None:
-        """Returns why the node has halted, None while it works."""
-        return alive(self._readings())
 
     def readiness(self) -> Sequence[Reason]:
         """Returns why the node is not ready to serve, most important first."""

@@ -193,9 +193,6 @@ class NodeView(Protocol):
     def status(self) -> NodeStatus:
         """Returns who and where the node is; cheap, called for each status answer."""
 
-    def alive(self) -> Reason | None:
-        """Returns why the node has halted and waits for a person, None while it works."""
-
     def readiness(self) -> Sequence[Reason]:
         """Returns why the node is not ready to serve, most important first; nothing when it is."""
 

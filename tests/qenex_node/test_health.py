@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from qenex_node.exitcodes import MEANINGS, ExitCode, exit_code_of
-from qenex_node.health import DiskGuard, Readings, alive, check_disk, not_ready
+from qenex_node.health import DiskGuard, Readings, check_disk, not_ready
 from qenex_node.rpc.view import Reason
 from state.errors import Rejected
 
 READY = Readings(
-    halted=None,
     head_height=100,
     target_height=100,
     validators_reachable=3,
@@ -41,7 +40,6 @@ def test_a_quorum_within_reach_and_a_close_head_is_ready() -> None:
         ({"vote_refusal": Reason("votes_missing", "no vote records")}, "votes_missing"),
         ({"work_waiting_ms": 10_001}, "stalled"),
         ({"clock_offset_ms": -2_001.0}, "clock_off"),
-        ({"halted": "two certificates"}, "halted"),
     ],
 )
 def test_each_reason_against_is_named(changes: dict[str, Any], code: str) -> None:
@@ -52,13 +50,6 @@ def test_all_reasons_are_listed_the_most_important_first() -> None:
     reasons = not_ready(dataclasses.replace(READY, validators_reachable=1, target_height=500, work_waiting_ms=20_000))
     assert dict(reasons[0].data) == {"reachable": 1, "quorum": 3}
     assert [reason.code for reason in reasons] == ["no_quorum", "head_behind", "stalled"]
-
-
-def test_a_node_without_quorum_is_alive_and_a_halted_one_is_not() -> None:
-    assert alive(dataclasses.replace(READY, validators_reachable=1)) is None
-    halted = alive(dataclasses.replace(READY, halted="two certificates"))
-    assert halted is not None
-    assert "two certificates" in halted.message
 
 
 def test_low_disk_refuses_to_vote_until_there_is_some_slack() -> None:

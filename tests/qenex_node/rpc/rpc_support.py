@@ -138,7 +138,6 @@ class FakeNode:
         self.mempool = Mempool(MempoolLimits(), self._next_sequence)
         self.feed = Feed()
         self.reasons: list[Reason] = []
-        self.halted: Reason | None = None
         self.found: list[EvidenceInfo] = []
         self.view = 0
         self.submits: list[int] = []
@@ -155,9 +154,6 @@ class FakeNode:
 
     def status(self):
         return NodeStatus(self.view, "v0", SyncStatus(False, self.world.head.height), "0.1.0", bytes(32), "validator")
-
-    def alive(self):
-        return self.halted
 
     def readiness(self):
         return self.reasons
