@@ -552,7 +552,7 @@ def test_the_node_can_drop_a_peer_for_a_reason_of_its_own() -> None:
         (b"\xff\xff\xff\xff", "frame_oversize"),
         (b"\x00\x01\x00\x00\x92\x04", "frame_oversize"),
         (b"\x00\x00\x00\x04\x92\x04\xcc\x01", "frame_malformed"),
-        (b"\x00\x00\x10\x02\x92\x07" + b"\x91" * 4096, "frame_malformed"),
+        (b"\x00\x00\x10\x02\x92\x0c" + b"\x91" * 4096, "frame_malformed"),
         (encode_frame(Kind.HELLO, (1,)), "frame_unexpected"),
         (bytes(1000), "frame_oversize"),
     ],
