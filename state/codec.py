@@ -9,13 +9,11 @@ Amounts go up to 2**128 - 1 and travel as minimal big-endian byte strings; zero 
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgpack
 
 from state.errors import DecodeError, InvariantError
-
-Value: TypeAlias = bool | int | bytes | str | tuple["Value", ...] | list["Value"] | None
 
 DEPTH_MAX: Final = 12
 AMOUNT_LIMIT: Final = 1 << 128
@@ -28,7 +26,8 @@ _pack = _packer.pack
 def encode(value: Any) -> bytes:
     """Returns the canonical bytes of a value built of None, bool, int, bytes, str, tuples and lists.
 
-    Raises InvariantError when the value has no canonical form: callers encode only what they built.
+    Raises InvariantError for what MessagePack cannot hold. Callers encode only what they built: negative integers,
+    floats and maps are not looked for here, and `decode` refuses them.
     """
     try:
         return _pack(value)  # type: ignore[no-any-return]

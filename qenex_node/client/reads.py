@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from qenex_node.client import forms
 from qenex_node.client.errors import NotFound, ProtocolError, VerificationFailed
@@ -30,8 +30,6 @@ from state.transaction import Transaction, decode_transaction
 from state.types import Address, Certificate, Header, Height, TxId, ValidatorSet
 
 T = TypeVar("T")
-
-HEADERS_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,10 @@ def test_without_a_quorum_no_block_is_made_and_it_goes_on_once_there_is_one(net:
     began = time.monotonic()
     net.start(ALL[3])
     net.wait_height(height + 1, ALL[:2], timeout_s=15)
-    assert time.monotonic() - began < 10
+    resumed_s = time.monotonic() - began
+    print(f"the next block {resumed_s:.2f} s after the third validator was started")
+    # The bound on an otherwise idle machine is 5 s; what is asserted leaves room for a busy one.
+    assert resumed_s < 10
     with net.client(ALL[0]) as client:
         assert client.wait(waiting).height > height
 
