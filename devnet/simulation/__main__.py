@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import Final
 
 import click
 
 from devnet.simulation.cluster import Result, run
-from devnet.simulation.plan import draw, halves
+from devnet.simulation.plan import PLANS
 from devnet.simulation.schedule import SECOND
-from devnet.simulation.settings import Settings
 from devnet.simulation.variants import VARIANTS
-
-PLANS: Final[dict[str, Callable[[int], Settings]]] = {"storm": draw, "halves": halves}
 
 
 def replay_command(result: Result, plan: str) -> str:

@@ -7,7 +7,8 @@ import pytest
 from consensus.messages import Kind
 from devnet.simulation.cluster import correct_only, run
 from devnet.simulation.faults import Crash, Cut, Hush
-from devnet.simulation.plan import draw, halves
+from devnet.simulation.plan import draw
+from devnet.simulation.plan_adversaries import halves
 from devnet.simulation.schedule import MS, SECOND
 from devnet.simulation.settings import CORRECT, Settings
 from devnet.simulation.variants import SOUND, VARIANTS

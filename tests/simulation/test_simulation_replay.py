@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from devnet.simulation.__main__ import main
 from devnet.simulation.cluster import run
-from devnet.simulation.plan import draw, halves
+from devnet.simulation.plan import draw
+from devnet.simulation.plan_adversaries import halves
 
 DIGEST = """
 import hashlib
