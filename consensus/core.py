@@ -87,7 +87,7 @@ class Core:
         self.index = self._own_index()
 
         self.records_exist = restored.records is not None and config.key is not None
-        memory = decode_records(rules.remembered(dict(restored.records or {})))
+        memory = rules.remembered(decode_records(restored.records or {}))
         self.signing = self._signing_of(memory)
         self.rounds: dict[tuple[Height, View], Round] = memory.rounds
         self.evidence: dict[bytes, Evidence] = {}

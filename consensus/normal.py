@@ -147,9 +147,9 @@ def settle(core: Core) -> None:
     """Applies every rule of the normal case that now applies to the height being decided."""
     tally = core.tallies.get(core.height)
     if core.decided is None and tally is not None:
-        group = tally.quorum_group(Kind.COMMIT, core.quorum)
-        if group is not None:
-            learn_committed(core, certificate_of(tally.votes(group)[: core.quorum]))
+        commits = tally.decided(core.quorum)
+        if commits is not None:
+            learn_committed(core, certificate_of(commits[: core.quorum]))
     if core.decided is not None:
         _commit(core)
     if core.rules.decision_binds(core.decided is not None) or not core.in_view:
@@ -241,12 +241,12 @@ def _vote(core: Core, proposal: PrePrepare) -> None:
         _ask_validation(core, proposal, state)
     else:
         ballot.prepare(core, proposal)
-    group = (Kind.PREPARE, proposal.view, proposal.block_hash)
+    place = (Kind.PREPARE, proposal.view, proposal.block_hash)
     tally = core.tally(core.height)
-    if tally.count(group) >= core.quorum:
+    if tally.count(*place) >= core.quorum:
         held = core.prepared
         if held is None or held.view < proposal.view:
-            core.prepared = held = certificate_of(tally.votes(group)[: core.quorum])
+            core.prepared = held = certificate_of(tally.standing(*place)[: core.quorum])
         if state.valid and (held.view, held.block_hash) == (proposal.view, proposal.block_hash):
             ballot.commit(core, proposal, held)
 

@@ -10,7 +10,7 @@ them, by hash. A record of another format version, or one that does not decode, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Final
 
@@ -95,11 +95,11 @@ class Signing:
 class Memory:
     """All vote records, decoded. `since` beside entry and promise is the first height of the set they belong to."""
 
-    rounds: dict[tuple[Height, View], Round]
-    entry: tuple[Height, NewView | Certificate] | None
-    promise: tuple[Height, ViewChange] | None
-    signing: Signing
-    evidence: tuple[Evidence, ...]
+    rounds: dict[tuple[Height, View], Round] = field(default_factory=dict)
+    entry: tuple[Height, NewView | Certificate] | None = None
+    promise: tuple[Height, ViewChange] | None = None
+    signing: Signing = Signing()
+    evidence: tuple[Evidence, ...] = ()
 
     @property
     def height_max(self) -> Height:
@@ -166,7 +166,7 @@ def evidence_record(item: Evidence) -> Record:
 
 def decode_records(records: Mapping[bytes, bytes]) -> Memory:
     """Reads all vote records; raises Rejected("vote_records_damaged") naming the first that cannot be read."""
-    memory = Memory({}, None, None, Signing(), ())
+    memory = Memory()
     for key in sorted(records):
         try:
             memory = _read(memory, key, records[key])

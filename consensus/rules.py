@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from consensus.messages import Status, Suspect, ViewChange, Vote
+from consensus.messages import Kind, Status, Suspect, ViewChange
+from consensus.records import Memory
 from state.hashing import Hash
 from state.types import Certificate, Height, ValidatorSet, View
 
@@ -31,9 +32,9 @@ class Rules:
         """How many validators include a correct one: f + 1."""
         return validators.f + 1
 
-    def group(self, vote: Vote) -> VoteGroup:
+    def group(self, kind: Kind, view: View, block_hash: Hash) -> VoteGroup:
         """Which votes count together: one kind, one view, one block, within a height."""
-        return (vote.kind, vote.view, vote.block_hash)
+        return (kind, view, block_hash)
 
     # ---- which votes may be given ----
 
@@ -139,9 +140,9 @@ class Rules:
         """Whether to ask for blocks (again): as long as a certificate proves that we are behind."""
         return proven > current
 
-    def remembered(self, records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    def remembered(self, memory: Memory) -> Memory:
         """What of the vote records counts after a restart: all."""
-        return records
+        return memory
 
     def view_after_restart(self, entered: View, promised: View) -> View:
         """The view to stand in after a restart: the last with a record of its entry, whatever was promised."""

@@ -10,6 +10,8 @@ from typing import Final
 
 from consensus.messages import Kind, Vote
 from consensus.rules import Rules, VoteGroup
+from state.hashing import Hash
+from state.types import View
 
 VIEWS_KEPT_MAX: Final = 4
 
@@ -35,32 +37,35 @@ class Tally:
         if not self._make_room(vote):
             return 0, None
         self._first[key] = vote
-        group = self._groups.setdefault(self._rules.group(vote), {})
+        group = self._groups.setdefault(self._group(vote), {})
         group[vote.sender] = vote
         mask_key = (vote.kind, vote.view)
         self._masks[mask_key] = self._masks.get(mask_key, 0) | 1 << vote.sender
         return len(group), None
 
-    def votes(self, group: VoteGroup) -> list[Vote]:
-        """Returns the votes of a group, by sender."""
-        votes = self._groups.get(group)
+    def standing(self, kind: Kind, view: View, block_hash: Hash) -> list[Vote]:
+        """Returns the votes that stand together for a block in a view, by sender."""
+        votes = self._groups.get(self._rules.group(kind, view, block_hash))
         return [] if votes is None else [votes[sender] for sender in sorted(votes)]
 
-    def count(self, group: VoteGroup) -> int:
-        """Returns how many votes a group has."""
-        votes = self._groups.get(group)
+    def count(self, kind: Kind, view: View, block_hash: Hash) -> int:
+        """Returns how many validators' votes stand together for a block in a view."""
+        votes = self._groups.get(self._rules.group(kind, view, block_hash))
         return 0 if votes is None else len(votes)
 
-    def quorum_group(self, kind: Kind, quorum: int) -> VoteGroup | None:
-        """Returns a group of this kind with at least `quorum` votes, or None."""
+    def decided(self, quorum: int) -> list[Vote] | None:
+        """Returns COMMITs that stand together and are at least `quorum`, by sender; None where there are none."""
         for group, votes in self._groups.items():
-            if group[0] == kind and len(votes) >= quorum:
-                return group
+            if group[0] == Kind.COMMIT and len(votes) >= quorum:
+                return [votes[sender] for sender in sorted(votes)]
         return None
 
     def mask(self, kind: Kind, view: int) -> int:
         """Returns whose votes of (kind, view) are held: bit i for validator i."""
         return self._masks.get((kind, view), 0)
+
+    def _group(self, vote: Vote) -> VoteGroup:
+        return self._rules.group(vote.kind, vote.view, vote.block_hash)
 
     def _make_room(self, vote: Vote) -> bool:
         """Keeps the newest views of a sender; returns whether this vote's view is among them."""
@@ -73,10 +78,11 @@ class Tally:
             return False
         views[views.index(oldest)] = vote.view
         dropped = self._first.pop((vote.kind, oldest, vote.sender))
-        group = self._groups[self._rules.group(dropped)]
-        del group[vote.sender]
+        group = self._groups[self._group(dropped)]
+        if group[vote.sender] is dropped:
+            del group[vote.sender]
         if not group:
-            del self._groups[self._rules.group(dropped)]
+            del self._groups[self._group(dropped)]
         mask = self._masks[(vote.kind, oldest)] & ~(1 << vote.sender)
         if mask:
             self._masks[(vote.kind, oldest)] = mask

@@ -7,6 +7,7 @@ votes; not views, floors or anything else that depends on where a replica stands
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from consensus.messages import (
@@ -32,68 +33,88 @@ ValidatorsAt: TypeAlias = Callable[[Height], ValidatorSet | None]
 message of another set then fails by its signature; None where it is not known (pruned)."""
 
 
-def verify_message(message: Message, genesis_hash: Hash, validators_at: ValidatorsAt) -> None:
+Verify: TypeAlias = Callable[[bytes, bytes, bytes], bool]
+"""Whether (public key, preimage, signature) belong together."""
+
+
+def verify_message(
+    message: Message, genesis_hash: Hash, validators_at: ValidatorsAt, verify: Verify = verify_ed25519
+) -> None:
     """Proves every signature in `message`, those of embedded certificates and VIEW-CHANGEs included.
 
-    Raises Rejected with code `signature_invalid`, `certificate_invalid`, `sender_unknown` or `validators_unknown`.
+    `verify` is the signature scheme: Ed25519, but for a simulator that has no forger to fear.
+    Raises Rejected with code `signature_invalid`, `certificate_invalid`, `sender_unknown`, `validators_unknown` or
+    `new_view_form`.
     """
-    if isinstance(message, Decided):
-        _verify_certificate(message.certificate, genesis_hash, validators_at)
-        return
-    if isinstance(message, Evidence):
-        _verify_evidence(message, genesis_hash, validators_at)
-        return
-    _verify_signature(message, genesis_hash, validators_at)
-    if isinstance(message, PrePrepare):
-        if message.certificate is not None:
-            _verify_certificate(message.certificate, genesis_hash, validators_at)
-    elif isinstance(message, ViewChange):
-        _verify_certificates(message, genesis_hash, validators_at)
-    elif isinstance(message, NewView):
-        for change in message.view_changes:
-            _verify_signature(change, genesis_hash, validators_at)
-            _verify_certificates(change, genesis_hash, validators_at)
+    _Proof(genesis_hash, validators_at, verify).message(message)
 
 
-def _verify_certificates(message: ViewChange, genesis_hash: Hash, validators_at: ValidatorsAt) -> None:
-    for certificate in (message.committed, message.prepared):
-        if certificate is not None:
-            _verify_certificate(certificate, genesis_hash, validators_at)
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    genesis_hash: Hash
+    validators_at: ValidatorsAt
+    verify: Verify
 
+    def message(self, message: Message) -> None:
+        if isinstance(message, Decided):
+            self._certificates(message.certificate)
+        elif isinstance(message, Evidence):
+            self._evidence(message)
+        elif isinstance(message, NewView):
+            self._new_view_form(message)
+            self._signature(message)
+            for change in message.view_changes:
+                self._signature(change)
+                self._certificates(change.committed, change.prepared)
+        else:
+            self._signature(message)
+            if isinstance(message, PrePrepare):
+                self._certificates(message.certificate)
+            elif isinstance(message, ViewChange):
+                self._certificates(message.committed, message.prepared)
 
-def _verify_certificate(certificate: Certificate, genesis_hash: Hash, validators_at: ValidatorsAt) -> None:
-    verify_certificate(certificate, genesis_hash, _set_at(certificate.height, validators_at))
+    def _new_view_form(self, message: NewView) -> None:
+        """Refuses for free what would take up to a hundred signatures to prove and could never be valid."""
+        validators = self._set_at(message.height)
+        senders = [change.sender for change in message.view_changes]
+        if senders != sorted(set(senders)) or not validators.quorum <= len(senders) <= validators.n:
+            raise Rejected("new_view_form", "a NEW-VIEW holds VIEW-CHANGEs of a quorum or more, in order, each once")
+        if any(change.view != message.view or change.height > message.height for change in message.view_changes):
+            raise Rejected("new_view_form", "a NEW-VIEW holds VIEW-CHANGEs to its own view, and none above its height")
 
+    def _certificates(self, *certificates: Certificate | None) -> None:
+        for certificate in certificates:
+            if certificate is not None:
+                validators = self._set_at(certificate.height)
+                verify_certificate(certificate, self.genesis_hash, validators, self.verify)
 
-def _verify_signature(message: SignedMessage, genesis_hash: Hash, validators_at: ValidatorsAt) -> None:
-    validators = _set_at(message.height, validators_at)
-    key = _key(validators, message.sender)
-    if not verify_ed25519(key, signing_preimage(message, genesis_hash, validators.hash), message.signature):
-        raise Rejected(
-            "signature_invalid",
-            f"{message.kind.name}: the signature is not that of {validators.validators[message.sender].name}",
-        )
+    def _signature(self, message: SignedMessage) -> None:
+        validators = self._set_at(message.height)
+        key = _key(validators, message.sender)
+        if not self.verify(key, signing_preimage(message, self.genesis_hash, validators.hash), message.signature):
+            raise Rejected(
+                "signature_invalid",
+                f"{message.kind.name}: the signature is not that of {validators.validators[message.sender].name}",
+            )
 
+    def _evidence(self, message: Evidence) -> None:
+        validators = self._set_at(message.height)
+        key = _key(validators, message.offender)
+        for half in (message.first, message.second):
+            digest = half.block_hash
+            if message.offence is Kind.PRE_PREPARE:
+                digest = proposal_digest(half.block_hash, half.certificate_hash)
+            preimage = vote_preimage(
+                self.genesis_hash, validators.hash, int(message.offence), message.height, message.view, digest
+            )
+            if not self.verify(key, preimage, half.signature):
+                raise Rejected("signature_invalid", "evidence: a signature is not that of the validator it accuses")
 
-def _verify_evidence(message: Evidence, genesis_hash: Hash, validators_at: ValidatorsAt) -> None:
-    validators = _set_at(message.height, validators_at)
-    key = _key(validators, message.offender)
-    for half in (message.first, message.second):
-        digest = half.block_hash
-        if message.offence is Kind.PRE_PREPARE:
-            digest = proposal_digest(half.block_hash, half.certificate_hash)
-        preimage = vote_preimage(
-            genesis_hash, validators.hash, int(message.offence), message.height, message.view, digest
-        )
-        if not verify_ed25519(key, preimage, half.signature):
-            raise Rejected("signature_invalid", "evidence: a signature is not that of the validator it accuses")
-
-
-def _set_at(height: Height, validators_at: ValidatorsAt) -> ValidatorSet:
-    validators = validators_at(height)
-    if validators is None:
-        raise Rejected("validators_unknown", f"the validator set of height {height} is not known here")
-    return validators
+    def _set_at(self, height: Height) -> ValidatorSet:
+        validators = self.validators_at(height)
+        if validators is None:
+            raise Rejected("validators_unknown", f"the validator set of height {height} is not known here")
+        return validators
 
 
 def _key(validators: ValidatorSet, index: int) -> bytes:

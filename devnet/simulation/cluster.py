@@ -19,7 +19,7 @@ from devnet.simulation.machine import Machine
 from devnet.simulation.network import Network
 from devnet.simulation.schedule import SECOND, Schedule
 from devnet.simulation.settings import CALM, CORRECT, Settings
-from devnet.simulation.signatures import stand_in
+from devnet.simulation.signatures import verify
 from devnet.simulation.trace import Trace, describe, describe_message
 from devnet.simulation.variants import SOUND, Variant
 from devnet.simulation.world import world_of
@@ -51,8 +51,7 @@ def run(
     checks: tuple[CheckType, ...] = (*ALL_CHECKS, Records, Promises),
 ) -> Result:
     """Runs a simulation to its end; `write` gets the lines of its trace, if given."""
-    with stand_in():
-        return Cluster(settings, variant, write, checks).run()
+    return Cluster(settings, variant, write, checks).run()
 
 
 class Cluster:
@@ -179,7 +178,7 @@ class Cluster:
     def _prove(self, message: Message) -> bool:
         try:
             read = decode_message(encode_message(message))
-            verify_message(read, self.world.genesis.hash, lambda height: self.world.validators)
+            verify_message(read, self.world.genesis.hash, lambda height: self.world.validators, verify)
         except (DecodeError, Rejected) as error:
             if getattr(message, "sender", None) in self._correct:
                 raise Violation("messages", f"{describe_message(message)} is refused: {error}") from error

@@ -1,22 +1,13 @@
 """Signatures that cost a microsecond: whoever knows a public key can make them, so nobody simulated may want to forge.
 
 What a correct or Byzantine machine says is always signed by its own key; the simulator looks for faults of the protocol
-and not of Ed25519. The checks themselves stay the real ones of consensus/verify.py: only their primitive is exchanged.
+and not of Ed25519. The checks stay the real ones of consensus/verify.py, which are handed these functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from hashlib import sha512
-from typing import Final
-
-import consensus.verify
-import state.block
-
-_USERS: Final = (consensus.verify, state.block)
-_NAME: Final = "verify_ed25519"
 
 
 def sign(key: bytes, preimage: bytes) -> bytes:
@@ -31,16 +22,3 @@ def verify(key: bytes, preimage: bytes, signature: bytes) -> bool:
 
 signer_of = partial(partial, sign)
 """Returns the signing function of the validator with a public key."""
-
-
-@contextmanager
-def stand_in() -> Iterator[None]:
-    """Lets all checks of consensus signatures and certificates take stand-in signatures, until the block ends."""
-    before = [(module, getattr(module, _NAME)) for module in _USERS]
-    for module in _USERS:
-        setattr(module, _NAME, verify)
-    try:
-        yield
-    finally:
-        for module, function in before:
-            setattr(module, _NAME, function)

@@ -11,6 +11,7 @@ from typing import Final
 
 from consensus.interface import Config, Restored
 from consensus.messages import ViewChange
+from consensus.records import Memory
 from consensus.replica import Replica
 from consensus.rules import Rules
 from state.hashing import Hash
@@ -62,8 +63,8 @@ class _StrictAgain(Rules):
 
 
 class _NoMemory(Rules):
-    def remembered(self, records: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        return {}
+    def remembered(self, memory: Memory) -> Memory:
+        return Memory()
 
 
 SOUND: Final = Variant("sound", "nothing")

@@ -149,6 +149,31 @@ def test_a_certificate_of_one_view_does_not_pass_for_another() -> None:
         verify_message(Decided(moved), GENESIS, CLUSTER.set_at)
 
 
+@pytest.mark.parametrize("spoilt", ["copies", "too few", "out of order", "another view", "above its height"])
+def test_a_new_view_of_impossible_form_costs_no_signature_check(spoilt: str) -> None:
+    changes = tuple(CLUSTER.forger(name).view_change(1, 1) for name in "abc")
+    good = CLUSTER.forger("b").new_view(1, *changes)
+    high = CLUSTER.forger("a").view_change(2, 1, CLUSTER.certificate(Kind.COMMIT, 1, 0, BLOCK.header.hash, "abc"))
+    bad = {
+        "copies": changes[:1] * 64,
+        "too few": changes[:2],
+        "out of order": changes[::-1],
+        "another view": (CLUSTER.forger("a").view_change(1, 2), *changes[1:]),
+        "above its height": (high, *changes[1:]),
+    }[spoilt]
+    proved: list[bytes] = []
+
+    def note(key: bytes, preimage: bytes, signature: bytes) -> bool:
+        proved.append(signature)
+        return True
+
+    with pytest.raises(Rejected, match="new_view_form"):
+        verify_message(replace(good, view_changes=bad), GENESIS, CLUSTER.set_at, note)
+    assert proved == []
+    verify_message(good, GENESIS, CLUSTER.set_at, note)
+    assert len(proved) == 4
+
+
 def test_a_message_of_an_unknown_set_is_refused_by_name() -> None:
     vote = CLUSTER.forger("b").vote(Kind.PREPARE, 1, 0, BLOCK.header.hash)
     with pytest.raises(Rejected, match="validators_unknown"):

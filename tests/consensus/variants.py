@@ -1,7 +1,18 @@
-"""Cores that break one rule each, by overriding methods of `Rules`: what goes wrong without the rule must be seen."""
+"""Cores that break one rule each, by overriding methods of `Rules`: what goes wrong without the rule must be seen.
+
+The faults that a BFT core must not have, and the variant that has each: quorum one too small, `SmallQuorum`; no
+prepared certificate in VIEW-CHANGE, `EmptyViewChange`; lost by a restart: prepared certificate, `LosesPrepared`;
+promise, `LosesPromise`; proposal, `LosesProposal`; entry into the view, `PromiseIsEntry`; no floor, `NoFloor`;
+outcome of the view change not recomputed, `OutcomeNotRecomputed`; votes of several views as one quorum, `MixedViews`;
+view carried across validator sets, `ViewSurvivesSet` and `OneViewForAllSets`; recovery too early, `RecoversAtOnce`.
+Persisting after sending is the driver's fault to have: the simulator has a variant of the driver.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from consensus.records import Memory
 from consensus.rules import Rules
 from state.types import View
 
@@ -23,8 +34,8 @@ class SmallQuorum(Rules):
 class MixedViews(Rules):
     """Votes for one block count together, whatever their views."""
 
-    def group(self, vote):
-        return (vote.kind, 0, vote.block_hash)
+    def group(self, kind, view, block_hash):
+        return (kind, 0, block_hash)
 
 
 class NoFloor(Rules):
@@ -32,6 +43,13 @@ class NoFloor(Rules):
 
     def floor_allows(self, floor, demanded, height, block_hash):
         return True
+
+
+class OutcomeNotRecomputed(Rules):
+    """A replica takes any proposal in a new view: it does not work out itself what must be proposed again."""
+
+    def floor_allows(self, floor, demanded, height, block_hash):
+        return height >= floor
 
 
 class InnerCertificatesIgnored(Rules):
@@ -48,8 +66,8 @@ class NoFloorNoInnerCertificate(NoFloor, InnerCertificatesIgnored):
 class PromiseIsEntry(Rules):
     """The entry into a view is no record: after a restart the promise is taken for it."""
 
-    def remembered(self, records):
-        return {key: value for key, value in records.items() if b"entry" not in key}
+    def remembered(self, memory):
+        return replace(memory, entry=None)
 
     def view_after_restart(self, entered, promised):
         return promised
@@ -140,8 +158,30 @@ class NoPromise(Rules):
 class NoMemory(Rules):
     """Vote records are lost by a restart."""
 
-    def remembered(self, records):
-        return {}
+    def remembered(self, memory):
+        return Memory()
+
+
+class LosesPrepared(Rules):
+    """A prepared certificate, and the COMMIT in one record with it, is lost by a restart."""
+
+    def remembered(self, memory):
+        rounds = {place: replace(item, commit=None, prepared=None) for place, item in memory.rounds.items()}
+        return replace(memory, rounds=rounds)
+
+
+class LosesPromise(Rules):
+    """A VIEW-CHANGE is forgotten by a restart."""
+
+    def remembered(self, memory):
+        return replace(memory, promise=None)
+
+
+class LosesProposal(Rules):
+    """A proposal taken or made, and the PREPARE in one record with it, is lost by a restart until it is prepared."""
+
+    def remembered(self, memory):
+        return replace(memory, rounds={place: item for place, item in memory.rounds.items() if item.commit})
 
 
 class ClockForEver(Rules):
