@@ -7,8 +7,8 @@
         print(client.balance(to, "QNX").available)          # proved against the validators of `genesis`
 
 `Client` blocks, `AsyncClient` is for trio and has WebSockets with subscriptions. Read in this order: flows.py (how it
-is built), jsonrpc.py, http.py and websocket.py (bytes), submit.py and reads.py (what it does), verify.py (what it
-believes), blocking.py, concurrent.py and live.py (the faces). It needs no database and imports none.
+is built), jsonrpc.py, http.py and websocket.py (bytes), submit.py and reads.py (what it does), verify.py and light.py
+(what it believes), blocking.py, concurrent.py and live.py (the faces). It needs no database and imports none.
 """
 
 from qenex_node.client.blocking import Client
@@ -26,6 +26,7 @@ from qenex_node.client.errors import (
     TransportError,
     VerificationFailed,
 )
+from qenex_node.client.light import LightBlock, LightClient, TrustedHeader, TrustPeriod
 from qenex_node.client.operations import Operations
 from qenex_node.client.retry import Retry
 from qenex_node.client.session import Session
@@ -41,6 +42,8 @@ __all__ = [
     "Draft",
     "Expired",
     "Freshness",
+    "LightBlock",
+    "LightClient",
     "NotFound",
     "Operations",
     "Prepared",
@@ -57,6 +60,8 @@ __all__ = [
     "TimedOut",
     "TransactionFailed",
     "TransportError",
+    "TrustPeriod",
     "TrustedChain",
+    "TrustedHeader",
     "VerificationFailed",
 ]

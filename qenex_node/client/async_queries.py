@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from qenex_node.client import reads, submit
 from qenex_node.client.flows import Flow
+from qenex_node.client.light import LightBlock
 from qenex_node.client.session import Session
 from qenex_node.client.signing import Signer
 from qenex_node.client.submit import ORDINARY, WAIT_MS_DEFAULT, Committed, Prepared, Submitted, Terms
@@ -76,6 +77,10 @@ class AsyncQueries(ABC):
     async def validators(self, height: int | None = None) -> ValidatorSet:
         """Returns the validators in force."""
         return await self.run(reads.validators(self.session, height))
+
+    async def light_block(self, height: int) -> LightBlock:
+        """Returns header, certificate and validator set of a height, proved through all changes of the set."""
+        return await self.run(reads.light_block(self.session, height))
 
     async def prove(self, key: bytes, height: int | None = None) -> tuple[bytes | None, Header]:
         """Returns the proved value under a state key, and the block whose state it is of."""

@@ -182,6 +182,7 @@ class VerificationFailed(ClientError):
         "receipt": "the receipt is not in the block at the place that was said",
         "link": "the headers are not each the parent of the next",
         "evidence": "the evidence is not that of the block's header",
+        "fork": "two different blocks of one height are both certified: more than f validators signed twice",
     }
 
     def __init__(self, lie: str, message: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from qenex_node.client.errors import ProtocolError
+from qenex_node.client.light import LightBlock
 from qenex_node.client.verify import Proven
 from state.address import from_text
 from state.codec import AMOUNT_LIMIT, encode
@@ -127,6 +128,14 @@ def validators(value: Any) -> ValidatorSet:
             for member in value["validators"]
         )
     )
+
+
+def light_block(value: Any) -> LightBlock:
+    """Returns a light block."""
+    signed = certificate(value["certificate"])
+    if signed is None:
+        raise ValueError("a light block has a certificate")
+    return LightBlock(header(value["header"]), signed, validators(value["validators"]))
 
 
 def proven(value: Any) -> Proven:

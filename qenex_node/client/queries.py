@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from qenex_node.client import reads, submit
 from qenex_node.client.flows import Flow
+from qenex_node.client.light import LightBlock
 from qenex_node.client.session import Session
 from qenex_node.client.signing import Signer
 from qenex_node.client.submit import ORDINARY, WAIT_MS_DEFAULT, Committed, Prepared, Submitted, Terms
@@ -77,6 +78,10 @@ class Queries(ABC):
     def validators(self, height: int | None = None) -> ValidatorSet:
         """Returns the validators in force."""
         return self.run(reads.validators(self.session, height))
+
+    def light_block(self, height: int) -> LightBlock:
+        """Returns header, certificate and validator set of a height, proved through all changes of the set."""
+        return self.run(reads.light_block(self.session, height))
 
     def prove(self, key: bytes, height: int | None = None) -> tuple[bytes | None, Header]:
         """Returns the proved value under a state key, and the block whose state it is of."""

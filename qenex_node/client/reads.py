@@ -16,6 +16,7 @@ from qenex_node.client.errors import NotFound, ProtocolError, VerificationFailed
 from qenex_node.client.flows import Flow
 from qenex_node.client.forms import hexed, reading
 from qenex_node.client.jsonrpc import Call
+from qenex_node.client.light import LightBlock
 from qenex_node.client.session import Session
 from qenex_node.client.submit import Committed, Prepared, context_of, succeeded
 from qenex_node.client.verify import Proven, TrustedChain, check_content, check_links, check_receipts
@@ -130,11 +131,33 @@ def status(session: Session) -> Flow[Status]:
             raise VerificationFailed("chain", f"the node is on chain {told.chain_id!r}")
         head = reading("status", lambda value: forms.hash_of(value["head"]["hash"]), answer)
         header, certificate, _ = yield from _certified(told.height)
+        yield from lead_to(session, header)
         trusted.accept(header, certificate, session.freshness, None)
         if header.hash != head or header.height != told.height or header.time_ms != told.time_ms:
             raise VerificationFailed("header", "the node's head is not the block that it serves for that height")
     session.head_time_ms = max(session.head_time_ms, told.time_ms)
     return told
+
+
+def light_block(session: Session, height: int) -> Flow[LightBlock]:
+    """Returns header, certificate and validator set of a height, proved through all changes of the set below it.
+
+    Raises Rejected("trust_missing") without a trusted chain.
+    """
+    wanted = _trusted(session).light.bisect(height)
+    try:
+        asked = next(wanted)
+        while True:
+            answer = yield Call("qenex_getLightBlock", {"height": asked})
+            asked = wanted.send(reading("light block", forms.light_block, answer))
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+
+
+def lead_to(session: Session, header: Header) -> Flow[None]:
+    """Follows the validator set up to a header that names another one than is trusted, if a chain is trusted."""
+    if session.trusted is not None and not session.trusted.leads_to(header):
+        yield from light_block(session, header.height)
 
 
 def prove(session: Session, key: bytes, at: int | None = None) -> Flow[tuple[bytes | None, Header]]:
@@ -145,6 +168,7 @@ def prove(session: Session, key: bytes, at: int | None = None) -> Flow[tuple[byt
     trusted = _trusted(session)
     answer = yield Call("qenex_getProof", {"key": hexed(key), "height": at})
     proven: Proven = reading("proof", forms.proven, answer)
+    yield from lead_to(session, proven.header)
     return trusted.value(key, proven, session.freshness, at), proven.header
 
 
@@ -241,11 +265,19 @@ def validators(session: Session, at: int | None = None) -> Flow[ValidatorSet]:
     """Returns the validators in force now or at a height; with a trusted chain they are those that are trusted."""
     answer = yield Call("qenex_getValidators", {"height": at})
     told = reading("validators", forms.validators, answer)
-    if session.trusted is not None:
+    trusted = session.trusted
+    if trusted is not None:
         height = reading("validators", lambda value: forms.integer(value["height"]), answer)
         if at is not None and height != at:
             raise VerificationFailed("height", f"asked for height {at}, answered for {height}")
-        if told != session.trusted.validators_at(height):
+        named = trusted.genesis.validators.hash
+        if height > 1:
+            # The block below names it, so that the set of the height after the head can be proved too.
+            header, certificate, _ = yield from _certified(height - 1)
+            yield from lead_to(session, header)
+            trusted.accept(header, certificate, session.freshness, None if at is None else height - 1)
+            named = header.next_validators_hash
+        if told.hash != named:
             raise VerificationFailed("validators", "the node names other validators than the trusted ones")
     return told
 
@@ -283,6 +315,7 @@ def block(session: Session, reference: int | bytes | None = None) -> Flow[BlockA
     wires = reading("block", lambda value: tuple(forms.unhexed(item["transaction"]["wire"]) for item in value), entries)
     receipts = reading("block", lambda value: tuple(_receipt(session, item["receipt"]) for item in value), entries)
     if session.trusted is not None:
+        yield from lead_to(session, header)
         at = reference if isinstance(reference, int) else None
         if isinstance(reference, bytes) and header.hash != reference:
             raise VerificationFailed("header", "the block has another hash than the one that was asked for")
@@ -331,6 +364,7 @@ def headers(session: Session, start: int | None = None, limit: int = 20) -> Flow
         raise VerificationFailed("height", "the node shows other heights than those that were asked for")
     check_links(told)
     header, certificate, _ = yield from _certified(told[-1].height)
+    yield from lead_to(session, header)
     trusted.accept(header, certificate, session.freshness, told[-1].height if start is not None else None)
     if header != told[-1]:
         raise VerificationFailed("header", f"the header of height {told[-1].height} is not the certified one")

@@ -2,6 +2,7 @@
 
 What is trusted is the genesis document (by its hash) and with it the first validator set. From there on:
 
+    set: light.py leads from the first set to that of any height
     certificate: a quorum of the trusted set signed COMMIT for this height and block hash (PBFT: then it is final)
     header:      its hash is the one in the certificate, so every root in it is what the quorum agreed on
     proof:       the value stands, or the key is absent, under the header's state root
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from qenex_node.client.errors import VerificationFailed
+from qenex_node.client.light import LightBlock, LightClient, TrustPeriod
 from state import rfc6962
-from state.block import evidence_hash, receipts_root, tx_root, verify_certificate
+from state.block import evidence_hash, receipts_root, tx_root
 from state.errors import Rejected
 from state.genesis import Genesis
 from state.hashing import ZERO_HASH, sha256
@@ -28,7 +30,7 @@ from state.ledger import Ledger
 from state.transaction import Transaction, decode_transaction, wire_hash_of
 from state.tree.hashes import root_of
 from state.tree.proof import Proof, verify
-from state.types import HEADER_VERSION, VOTE_COMMIT, Certificate, ChainContext, Header, Height, ValidatorSet
+from state.types import HEADER_VERSION, Certificate, ChainContext, Header, Height, ValidatorSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,9 @@ class Proven:
 
 
 class TrustedChain:
-    """A chain as far as it is trusted: genesis, the validators in force, and the highest block verified so far."""
+    """A chain as far as it is trusted: genesis, the headers proved so far, and the highest block answered for."""
 
-    def __init__(self, genesis: Genesis, expected_hash: bytes | None = None) -> None:
+    def __init__(self, genesis: Genesis, expected_hash: bytes | None = None, period: TrustPeriod | None = None) -> None:
         """Takes the genesis document, which must come from a source that is trusted.
 
         With `expected_hash` the document may come from anywhere: raises VerificationFailed("chain") if it is another.
@@ -70,21 +72,15 @@ class TrustedChain:
         self.genesis = genesis
         self.context: ChainContext = genesis.context
         self.height = 0
-        self._sets: list[tuple[int, ValidatorSet]] = [(0, genesis.validators)]
+        self.light = LightClient(genesis, period)
 
     def validators_at(self, height: int) -> ValidatorSet:
         """Returns the trusted set in force at a height, as far as this chain was followed."""
-        return next(validators for start, validators in reversed(self._sets) if start <= height)
+        return self.light.nearest(height).validators
 
-    def follow(self, header: Header, certificate: Certificate, validators_next: ValidatorSet) -> None:
-        """Takes a block that hands over to another validator set, and trusts that set from the next height on."""
-        self.check_header(header, certificate)
-        if validators_next.hash != header.next_validators_hash:
-            raise VerificationFailed("validators", "the set that was given is not the one that the block names")
-        if header.height < self._sets[-1][0]:
-            raise VerificationFailed("stale", f"the sets were followed to height {self._sets[-1][0]} already")
-        if validators_next.hash != self._sets[-1][1].hash:
-            self._sets.append((header.height + 1, validators_next))
+    def leads_to(self, header: Header) -> bool:
+        """Whether a header's set is the one that is trusted next below it; else `light.bisect` must lead to it."""
+        return header.height == 0 or header.validators_hash == self.validators_at(header.height).hash
 
     def check_header(self, header: Header, certificate: Certificate | None) -> None:
         """Proves that a block of the trusted chain is final; says nothing about how new it is."""
@@ -100,14 +96,8 @@ class TrustedChain:
             raise VerificationFailed("validators", "the block names another validator set than the trusted one")
         if certificate is None:
             raise VerificationFailed("certificate", "the answer has no certificate")
-        if certificate.kind != VOTE_COMMIT:
-            raise VerificationFailed("certificate", "the votes are PREPAREs, which make nothing final")
-        if certificate.block_hash != header.hash or certificate.height != header.height:
-            raise VerificationFailed("header", f"the header of height {header.height} is not what the quorum signed")
-        try:
-            verify_certificate(certificate, self.context.genesis_hash, validators)
-        except Rejected as why:
-            raise VerificationFailed("certificate", why.message) from None
+        # Its set is the trusted one, so that a quorum of it is overlap enough: this is never undecided.
+        self.light.verify(LightBlock(header, certificate, validators))
 
     def _check_first(self, header: Header) -> None:
         """Checks block 0, which nobody signs: it follows from the genesis document alone."""

@@ -69,13 +69,9 @@ CERTIFICATE: Final = nullable(
         signatures=array(fields(validator=NUMBER, signature=HEX_SCHEMA)),
     )
 )
-VALIDATORS: Final = fields(
-    height=HEIGHT_SCHEMA,
-    hash=HASH_SCHEMA,
-    quorum=NUMBER,
-    f=NUMBER,
-    validators=array(fields(name=TEXT, key=HEX_SCHEMA, node_key=HEX_SCHEMA)),
-)
+_MEMBERS: Final = array(fields(name=TEXT, key=HEX_SCHEMA, node_key=HEX_SCHEMA))
+VALIDATOR_SET: Final = fields(hash=HASH_SCHEMA, quorum=NUMBER, f=NUMBER, validators=_MEMBERS)
+VALIDATORS: Final = fields(height=HEIGHT_SCHEMA, hash=HASH_SCHEMA, quorum=NUMBER, f=NUMBER, validators=_MEMBERS)
 TRANSACTION: Final = fields(
     id=HASH_SCHEMA,
     wire_hash=HASH_SCHEMA,

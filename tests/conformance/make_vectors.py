@@ -7,6 +7,7 @@ as it holds for the same transaction. Someone who writes a client in another lan
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -502,6 +503,98 @@ def blocks() -> Any:
     }
 
 
+def light() -> Any:
+    """Light blocks of a chain whose set changes twice, and what follows from each for who trusts a header below."""
+    first = GENESIS.validators
+    second = ValidatorSet.of((*first.validators[1:], _validator("eve")))
+    third = ValidatorSet.of((*second.validators[2:], _validator("fay"), _validator("gus")))
+    sets = [first, first, first, second, second, third, third]
+    headers: list[Header] = []
+    for height, validators in enumerate(sets[:-1], 1):
+        parent = headers[-1].hash if headers else sha256(b"block 0")
+        headers.append(_light_header(height, parent, validators, sets[height]))
+    blocks = [_light_block(header, sets[n], range(sets[n].quorum)) for n, header in enumerate(headers)]
+    own = ValidatorSet.of(_validator(name) for name in ("mal1", "mal2", "mal3", "mal4"))
+    with_one = ValidatorSet.of((*own.validators[:3], first.validators[0]))
+    cases = [
+        ("the next height", 0, blocks[0], "trusted"),
+        ("a later height of the same set", 0, blocks[2], "trusted"),
+        ("the next height, of another set that the trusted header names", 3, blocks[3], "trusted"),
+        ("a later height, signed by enough of the trusted set", 2, blocks[4], "trusted"),
+        ("a later height, signed by too few of the trusted set", 2, blocks[5], "undecided"),
+        ("the same from nearer by", 4, blocks[5], "trusted"),
+        ("a set that somebody made up", 1, _light_block(_light_header(4, b"", own, own), own, range(3)), "undecided"),
+        (
+            "a set that somebody made up around one real validator",
+            1,
+            _light_block(_light_header(4, b"", with_one, with_one), with_one, range(4)),
+            "undecided",
+        ),
+        (
+            "a made-up set at the next height",
+            1,
+            _light_block(_light_header(2, headers[0].hash, own, own), own, range(3)),
+            "validators",
+        ),
+        (
+            "another parent at the next height",
+            1,
+            _light_block(_light_header(2, b"", first, first), first, range(3)),
+            "link",
+        ),
+        ("too few signatures", 0, _light_block(headers[2], first, range(2)), "certificate"),
+        ("PREPAREs", 0, _light_block(headers[2], first, range(3), kind=1), "certificate"),
+        ("the set of another height", 0, (headers[2], blocks[2][1], second), "validators"),
+        ("the certificate of another height", 0, (headers[2], blocks[1][1], first), "header"),
+        ("a height that is not above", 3, blocks[1], "height"),
+    ]
+    return {
+        "cases": [
+            {
+                "what": what,
+                "trusted_height": trusted,
+                "block": hexed(encode(tuple(part.to_value() for part in block))),
+                "outcome": outcome,
+            }
+            for what, trusted, block, outcome in cases
+        ],
+        "chain": [hexed(encode(tuple(part.to_value() for part in block))) for block in blocks],
+    }
+
+
+LightParts = tuple[Header, Certificate, ValidatorSet]
+
+
+def _validator(name: str) -> Validator:
+    return Validator(name, key(f"{name} validator").public.data, key(f"{name} node").public.data)
+
+
+def _light_header(height: int, parent: bytes, validators: ValidatorSet, following: ValidatorSet) -> Header:
+    return Header(
+        version=1,
+        chain_id=CONTEXT.chain_id,
+        height=height,
+        time_ms=GENESIS.time_ms + 1000 * height,
+        parent_hash=parent or sha256(b"another parent"),
+        tx_root=sha256(b"transactions"),
+        receipts_root=sha256(b"receipts"),
+        state_root=sha256(b"state"),
+        validators_hash=validators.hash,
+        next_validators_hash=following.hash,
+        proposer=validators.validators[0].key,
+        evidence_hash=evidence_hash(()),
+        units_used=1,
+    )
+
+
+def _light_block(header: Header, validators: ValidatorSet, signers: Iterable[int], kind: int = 2) -> LightParts:
+    preimage = vote_preimage(GENESIS.hash, validators.hash, kind, header.height, 0, header.hash)
+    signatures = tuple(
+        (index, key(f"{validators.validators[index].name} validator").sign(preimage)) for index in signers
+    )
+    return header, Certificate(kind, header.height, 0, header.hash, signatures), validators
+
+
 def proofs() -> Any:
     """Trees with their roots, proofs of presence and absence in them, and proofs that do not hold."""
     contents = [
@@ -569,6 +662,7 @@ MAKERS = {
     "records": records,
     "blocks": blocks,
     "proofs": proofs,
+    "light": light,
 }
 
 

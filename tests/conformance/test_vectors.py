@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from qenex_node.client.errors import VerificationFailed
+from qenex_node.client.light import LightBlock, LightClient, TrustedHeader, verify_skipping
 from state import rfc6962
 from state.address import from_text, to_text
 from state.block import Block, evidence_hash, tx_root, verify_certificate, vote_preimage
@@ -30,6 +32,7 @@ from state.tree.hashes import root_of
 from state.tree.proof import Proof, verify
 from state.types import Certificate, Header, ValidatorSet
 from tests.conformance import make_vectors
+from tests.qenex_node.client.light_support import drive
 
 DIRECTORY = Path(__file__).parent / "vectors"
 LEDGER = Ledger()
@@ -50,7 +53,7 @@ def ids(entries):
 
 CODEC, AMOUNTS, KEYS, ADDRESSES = load("codec"), load("amounts"), load("keys"), load("addresses")
 GENESIS, TRANSACTIONS, RECEIPTS = load("genesis"), load("transactions"), load("receipts")
-RECORDS, BLOCKS, PROOFS = load("records"), load("blocks"), load("proofs")
+RECORDS, BLOCKS, PROOFS, LIGHT = load("records"), load("blocks"), load("proofs"), load("light")
 DOCUMENT = Genesis.from_json(GENESIS["document"])
 
 
@@ -334,3 +337,30 @@ def test_state_proofs_that_do_not_hold(entry):
     value = None if entry["value"] is None else raw(entry["value"])
     with pytest.raises(Rejected):
         verify(Proof.from_json(entry["proof"]), raw(entry["root"]), raw(entry["key"]), value)
+
+
+def light_block(encoded):
+    return LightBlock.from_value(decode(raw(encoded), bytes_max=100_000))
+
+
+@pytest.mark.parametrize("entry", LIGHT["cases"], ids=ids(LIGHT["cases"]))
+def test_light_steps(entry):
+    height = entry["trusted_height"]
+    trusted = TrustedHeader.of_genesis(DOCUMENT)
+    if height:
+        trusted = TrustedHeader.of(light_block(LIGHT["chain"][height - 1]))
+    try:
+        reached = verify_skipping(DOCUMENT.context, trusted, light_block(entry["block"]))
+        outcome = "undecided" if reached is None else "trusted"
+    except VerificationFailed as refused:
+        outcome = refused.lie
+    assert outcome == entry["outcome"]
+
+
+def test_light_blocks_lead_from_genesis_to_the_last_height():
+    chain = [light_block(encoded) for encoded in LIGHT["chain"]]
+    client = LightClient(DOCUMENT)
+    last, _ = drive(client.bisect(len(chain)), lambda height: chain[height - 1])
+    assert last == chain[-1]
+    for block in chain:
+        assert LightBlock.from_value(block.to_value()) == block

@@ -1,4 +1,4 @@
-"""qenex_status, qenex_getBlock, qenex_getBlocks and qenex_getValidators: the chain itself."""
+"""qenex_status, qenex_getBlock, qenex_getBlocks, qenex_getLightBlock and qenex_getValidators: the chain itself."""
 
 from __future__ import annotations
 
@@ -75,6 +75,23 @@ async def get_blocks(call: Call, start: int | None, limit: int) -> JsonValue:
     return {"headers": headers, "next": following if following <= head_height else None}
 
 
+def get_light_block(call: Call, height: int | None) -> JsonValue:
+    """Answers qenex_getLightBlock."""
+    store = call.node.store
+    at = store.head.height if height is None else check_height(store, height)
+    if at == 0:
+        message = "block 0 has no certificate: it follows from the genesis document"
+        raise RpcError(NOT_FOUND, message, {"height": at}, reason="not_certified")
+    header, certificate = store.header_at(at), store.certificate_at(at)
+    if header is None or certificate is None:
+        raise RpcError(NOT_FOUND, f"the header of height {at} is not kept", {"height": at}, reason="block_unknown")
+    return {
+        "header": render.header(header),
+        "certificate": render.certificate(certificate),
+        "validators": render.validators(store.validators_at(at)),
+    }
+
+
 def get_validators(call: Call, height: int | None) -> JsonValue:
     """Answers qenex_getValidators."""
     store = call.node.store
@@ -146,6 +163,20 @@ METHODS: Final = (
         errors=(NOT_FOUND, HEIGHT_AHEAD),
         example=(0, 20),
         waiting=get_blocks,
+    ),
+    Method(
+        "qenex_getLightBlock",
+        "What a light client needs of a height: header, certificate, and the validator set in force there.",
+        params=(Param("height", HEIGHT, "the height, from 1 on; the head's if left out", None),),
+        result=Result(
+            "light block",
+            schemas.fields(header=schemas.HEADER, certificate=schemas.CERTIFICATE, validators=schemas.VALIDATOR_SET),
+            "The set is the one that signed: its hash is the header's validators_hash. The set of the next height is "
+            "named by the header's next_validators_hash alone.",
+        ),
+        errors=(NOT_FOUND, HEIGHT_AHEAD),
+        example=(1,),
+        plain=get_light_block,
     ),
     Method(
         "qenex_getValidators",

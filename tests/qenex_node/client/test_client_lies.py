@@ -356,25 +356,60 @@ def test_another_block_0_is_refused(field, name):
 # Sets that change, and single inclusions.
 
 
-def test_a_set_is_trusted_from_the_height_on_that_a_certified_block_hands_over():
-    node = HonestNode()
-    trusted = TrustedChain(node.world.genesis)
-    node.commit(node.world.tx(ANN, pay(CEM.address, 1)))
-    following = ValidatorSet.of(
-        Validator(f"x{n}", k.public.data, key(7500 + n).public.data) for n, k in enumerate(OTHERS)
-    )
-    told = render.header(node.world.head) | {"next_validators_hash": hexed(following.hash)}
-    handing = read_header(told)
-    certificate = certified(handing, node.context.genesis_hash)
-    with pytest.raises(VerificationFailed, match="validators"):
-        trusted.follow(handing, certificate, node.world.validators)
-    trusted.follow(handing, certificate, following)
-    assert trusted.validators_at(1) == node.world.validators
-    assert trusted.validators_at(2) == following
-    later = read_header(told | {"height": 2, "validators_hash": hexed(following.hash)})
-    trusted.check_header(later, certified(later, node.context.genesis_hash, keys=OTHERS))
-    with pytest.raises(VerificationFailed, match="certificate"):
-        trusted.check_header(later, certified(later, node.context.genesis_hash))
+def handing_over(node, at, following, keys):
+    """Makes the chain show another set above height `at`, signed by these keys."""
+    headers, certificate_at = node.world.headers, node.world.certificate_at
+    headers[at] = replace(headers[at], next_validators_hash=following.hash)
+    for height in range(at + 1, len(headers)):
+        changed = {"validators_hash": following.hash, "next_validators_hash": following.hash}
+        headers[height] = replace(headers[height], parent_hash=headers[height - 1].hash, **changed)
+    node.world.head = headers[-1]
+    before = node.world.validators
+    node.world.validators_at = lambda height: following if height > at else before
+
+    def certified_by(height):
+        if height <= at:
+            return certificate_at(height)
+        return certified(headers[height], node.context.genesis_hash, keys=keys)
+
+    node.world.certificate_at = certified_by
+
+
+def another_set(keys):
+    return ValidatorSet.of(Validator(f"x{n}", k.public.data, key(7500 + n).public.data) for n, k in enumerate(keys))
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_answers_are_proved_through_a_change_of_the_set(query):
+    client, wire, node = chain(4)
+    handing_over(node, 2, another_set(OTHERS), OTHERS)
+    QUERIES[query](client, node)
+    client.account(ANN.address)
+    assert client.session.trusted.validators_at(4) == another_set(OTHERS)
+    assert client.session.trusted.validators_at(2) == node.world.validators
+    # Once its set is trusted, a height costs no further question.
+    asked = wire.calls["qenex_getLightBlock"]
+    client.account(ANN.address)
+    assert wire.calls["qenex_getLightBlock"] == asked
+
+
+def test_a_set_that_no_trusted_one_hands_over_to_is_refused():
+    client, _, node = chain(4)
+    handing_over(node, 2, another_set(OTHERS), OTHERS)
+    node.world.headers[2] = replace(node.world.headers[2], next_validators_hash=node.world.validators.hash)
+    with pytest.raises(VerificationFailed) as caught:
+        client.account(ANN.address)
+    assert caught.value.lie == "validators"
+    with pytest.raises(VerificationFailed):
+        client.light_block(4)
+
+
+def test_a_light_block_is_proved_and_shown_over_rpc():
+    client, _, node = chain(3)
+    block = client.light_block(2)
+    assert block.header == node.world.headers[2]
+    assert block.validators == node.world.validators
+    assert block.certificate == node.certificate_at(2)
 
 
 def test_one_transaction_and_one_receipt_are_proved_by_their_audit_paths():

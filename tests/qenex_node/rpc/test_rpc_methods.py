@@ -133,6 +133,21 @@ def test_validators_are_those_in_force():
     with_node(test)
 
 
+def test_a_light_block_shows_what_a_light_client_needs_of_a_height():
+    async def test(node, http):
+        assert (await refused(http, "qenex_getLightBlock")).data["reason"] == "not_certified"
+        assert (await refused(http, "qenex_getLightBlock", 0)).data["reason"] == "not_certified"
+        node.commit(pay_tx(node))
+        shown = await http.call("qenex_getLightBlock", 1)
+        assert shown["header"]["height"] == 1
+        assert shown["certificate"] == (await http.call("qenex_getBlock", 1))["certificate"]
+        assert shown["validators"]["hash"] == shown["header"]["validators_hash"]
+        assert await http.call("qenex_getLightBlock") == shown
+        assert (await refused(http, "qenex_getLightBlock", 2)).code == -32005
+
+    with_node(test)
+
+
 def test_an_account_shows_lanes_balances_and_the_next_free_sequences():
     async def test(node, http):
         node.commit(pay_tx(node, lane=2))

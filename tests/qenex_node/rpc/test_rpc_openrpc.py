@@ -109,6 +109,7 @@ def test_every_answer_is_as_its_schema_promises():
             ("qenex_getBlock", 1, "full"),
             ("qenex_getBlock", 1, "header"),
             ("qenex_getBlocks",),
+            ("qenex_getLightBlock",),
             ("qenex_getValidators",),
             ("qenex_simulate", hexed(waiting.wire)),
             ("mempool_status",),
