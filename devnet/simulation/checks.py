@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from consensus.messages import Kind, Message, NewView, PrePrepare, Vote
-from devnet.simulation.signatures import verify
 from devnet.simulation.world import ACCOUNTS, ASSET, BALANCE
 from state.block import vote_preimage
 from state.execution import ExecutedBlock
@@ -82,7 +81,7 @@ class Certificates(Check):
         proved = {
             index
             for index, signature in certificate.signatures
-            if index < n and verify(world.validators.validators[index].key, preimage, signature)
+            if index < n and self.cluster.scheme.verify(world.validators.validators[index].key, preimage, signature)
         }
         about = (certificate.kind, certificate.height, certificate.block_hash)
         if len(proved) < quorum or about != (VOTE_COMMIT, header.height, header.hash):

@@ -17,16 +17,18 @@ from devnet.simulation.durable import Promises, Records
 from devnet.simulation.faults import Link, arm
 from devnet.simulation.machine import Machine
 from devnet.simulation.network import Network
+from devnet.simulation.pool import Lane
 from devnet.simulation.schedule import SECOND, Schedule
 from devnet.simulation.settings import CALM, CORRECT, Settings
-from devnet.simulation.signatures import verify
+from devnet.simulation.signatures import STAND_IN, Scheme, real
 from devnet.simulation.trace import Trace, describe, describe_message
 from devnet.simulation.variants import SOUND, Variant
+from devnet.simulation.work import Executions
 from devnet.simulation.world import world_of
 from state.errors import DecodeError, InvariantError, Rejected
 from state.execution import ExecutedBlock
 from state.transaction import Transaction
-from state.types import Address, Certificate
+from state.types import Certificate
 
 WORLD: Final = -1
 
@@ -67,12 +69,13 @@ class Cluster:
         self.settings = settings
         self.variant = variant
         self.world = world_of(settings.n, settings.leader_term)
+        self.scheme: Scheme = real(self.world.secrets) if settings.exact else STAND_IN
         self.schedule = Schedule()
         self.counts: dict[str, int] = {}
         self._trace = None if write is None else Trace(write, lambda: self.schedule.now_us)
         self._correct = frozenset(settings.correct())
         self._proved: dict[int, tuple[Message, bool]] = {}
-        self._last_left: tuple[Machine, Message] | None = None
+        self._last_left: tuple[Machine | None, Message | None] = (None, None)
         self._finished = False
         self._view = 0
         self.network = Network(self.schedule, self._rng("network"), settings.links, self._deliver)
@@ -88,6 +91,9 @@ class Cluster:
             machine.skew_ms = skew_ms
         self._checks: list[Check] = [check(self) for check in checks]
         self._transactions: list[Transaction] = []
+        self._unsent = [list(transfers) for transfers in self.world.transfers]
+        self._clients = self._rng("clients")
+        self.executions = Executions(settings.exact)
 
     def _rng(self, purpose: str) -> random.Random:
         return random.Random(f"{self.settings.seed} {purpose}")
@@ -135,16 +141,14 @@ class Cluster:
     # ---- clients ----
 
     def _submit_all(self) -> None:
-        rng, settings = self._rng("clients"), self.settings
-        each = [list(transfers) for transfers in self.world.transfers]
-        for _ in range(settings.transactions):
-            sender = rng.choice([transfers for transfers in each if transfers])
-            tx = sender.pop(0)
-            self._transactions.append(tx)
-            self._submit_at(rng.randrange(settings.submit_until_us), tx, rng)
+        for _ in range(self.settings.transactions):
+            self._submit_at(self._clients.randrange(self.settings.submit_until_us))
 
-    def _submit_at(self, time_us: int, tx: Transaction, rng: random.Random) -> None:
+    def _submit_at(self, time_us: int) -> None:
         """A client submits to anyone, asks anyone correct later on, and submits again while it is not final there."""
+        rng = self._clients
+        tx = rng.choice([transfers for transfers in self._unsent if transfers]).pop(0)
+        self._transactions.append(tx)
 
         def submit() -> None:
             if tx.wire_hash in rng.choice(self._judged).disk.chain.transactions:
@@ -154,10 +158,25 @@ class Cluster:
 
         self.schedule.at(time_us, submit)
 
-    def sequences(self, chain: Chain) -> dict[Address, int]:
-        """Returns each account's next sequence number, as a chain has it."""
+    def _all_final(self) -> bool:
+        """Whether all is final everywhere and the chain long enough; submits more if only that lacks."""
+        total = len(self._transactions)
+        if any(len(judged.disk.chain.transactions) != total for judged in self._judged):
+            return False
+        if max(judged.disk.chain.head.height for judged in self._judged) >= self.settings.heights_min:
+            return True
+        self._submit_at(self.schedule.now_us)
+        return False
+
+    def sequences(self, chain: Chain) -> dict[Lane, int]:
+        """Returns the next sequence number of each lane of each account, as a chain has it."""
         accounts = ((address, self.world.ledger.read_account(chain, address)) for address in self.world.accounts)
-        return {address: account.lanes[0] for address, account in accounts if account is not None and account.lanes}
+        return {
+            (address, lane): sequence
+            for address, account in accounts
+            if account is not None
+            for lane, sequence in enumerate(account.lanes)
+        }
 
     # ---- what machines tell ----
 
@@ -178,7 +197,7 @@ class Cluster:
     def _prove(self, message: Message) -> bool:
         try:
             read = decode_message(encode_message(message))
-            verify_message(read, self.world.genesis.hash, lambda height: self.world.validators, verify)
+            verify_message(read, self.world.genesis.hash, lambda height: self.world.validators, self.scheme.verify)
         except (DecodeError, Rejected) as error:
             if getattr(message, "sender", None) in self._correct:
                 raise Violation("messages", f"{describe_message(message)} is refused: {error}") from error
@@ -189,7 +208,8 @@ class Cluster:
 
     def left(self, machine: Machine, message: Message) -> None:
         """A consensus message leaves a machine; each is looked at once for all whom it goes to."""
-        if machine.index in self._correct and self._last_left != (machine, message):
+        last = self._last_left
+        if machine.index in self._correct and (last[0] is not machine or last[1] is not message):
             self._last_left = (machine, message)
             for check in self._checks:
                 check.left(machine, message)
@@ -207,8 +227,7 @@ class Cluster:
         for check in self._checks:
             check.committed(machine, executed, certificate)
         self._view = max(self._view, certificate.view)
-        total = len(self._transactions)
-        self._finished = all(len(judged.disk.chain.transactions) == total for judged in self._judged)
+        self._finished = self._all_final()
 
     def halted(self, machine: Machine, error: InvariantError) -> None:
         """A machine stopped for good because an invariant is broken there."""

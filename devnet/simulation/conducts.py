@@ -24,7 +24,6 @@ from consensus.messages import (
 )
 from devnet.simulation.schedule import SECOND
 from devnet.simulation.settings import CORRECT, TWIN
-from devnet.simulation.signatures import sign
 from state.hashing import Hash
 from state.transaction import Transaction
 from state.types import Height, TimeMs, View
@@ -173,7 +172,7 @@ def signed(machine: Machine, message: S) -> S:
     world = machine.cluster.world
     key = world.validators.validators[machine.index].key
     preimage = signing_preimage(message, world.genesis.hash, world.validators.hash)
-    return replace(message, signature=sign(key, preimage))
+    return replace(message, signature=machine.cluster.scheme.sign(key, preimage))
 
 
 CONDUCTS: Final[dict[str, type[Conduct]]] = {

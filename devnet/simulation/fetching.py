@@ -20,7 +20,6 @@ from devnet.simulation.parcels import (
     WantTransactions,
 )
 from devnet.simulation.schedule import MS
-from devnet.simulation.signatures import verify
 from state.block import verify_certificate
 from state.errors import Rejected
 from state.hashing import Hash
@@ -161,7 +160,9 @@ class Fetching:
             if header.height <= self._disk.chain.head.height or certificate.block_hash != header.hash:
                 continue
             try:
-                verify_certificate(certificate, world.genesis.hash, world.validators, verify)
+                verify_certificate(
+                    certificate, world.genesis.hash, world.validators, self._machine.cluster.scheme.verify
+                )
             except Rejected:
                 continue
             for tx in body.transactions:

@@ -11,6 +11,7 @@ import random
 import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from consensus.interface import (
@@ -51,7 +52,6 @@ from devnet.simulation.parcels import (
 from devnet.simulation.pool import Pool
 from devnet.simulation.schedule import MS
 from devnet.simulation.settings import Timing
-from devnet.simulation.signatures import signer_of
 from devnet.simulation.work import Work
 from devnet.simulation.world import START_MS
 from state.errors import InvariantError
@@ -110,7 +110,9 @@ class Machine:
 
     def _begin(self, restored: Restored) -> None:
         key = restored.validators.validators[self.index].key
-        self.core: Replica = self.cluster.variant.replica(self._config(key), restored, signer_of(key))
+        self.core: Replica = self.cluster.variant.replica(
+            self._config(key), restored, partial(self.cluster.scheme.sign, key)
+        )
         self._tick()
         self.cluster.started(self)
 
@@ -216,8 +218,12 @@ class Machine:
 
     def arrived(self, source: int, parcel: Parcel) -> None:
         """Takes what another machine sent."""
-        if self.up:
+        if not self.up:
+            return
+        if self._paused_until_us > self.cluster.schedule.now_us:
             self.later(0, lambda: self._open(source, parcel))
+        else:
+            self._guarded(lambda: self._open(source, parcel))
 
     def _open(self, source: int, parcel: Parcel) -> None:
         match parcel:
@@ -251,12 +257,13 @@ class Machine:
 
     def take(self, transactions: tuple[Transaction, ...]) -> None:
         """Adds transactions to the pool."""
-        if sum(self.pool.add(tx) for tx in transactions):
+        now_ms = self.wall_ms()
+        if sum(self.pool.add(tx, now_ms) for tx in transactions):
             self.work.work_changed()
 
     def candidates(self) -> list[Transaction]:
         """Returns what this machine would put into a block, as primary."""
-        return self.conduct.choose(self.pool.candidates())[: self.cluster.settings.block_transactions_max]
+        return self.conduct.choose(self.pool.candidates(self.wall_ms()))[: self.cluster.settings.block_transactions_max]
 
     # ---- effects ----
 

@@ -12,6 +12,9 @@ from devnet.simulation.plan_faults import STORM_US, faults, links, lost_records,
 from devnet.simulation.schedule import SECOND
 from devnet.simulation.settings import TWIN, Settings
 
+HEIGHTS_MIN: Final = 10
+EXACT: Final = 17
+
 
 def draw(seed: int) -> Settings:
     """Returns the settings of a seed, with at most f faulty validators: every law must hold in this run."""
@@ -30,10 +33,12 @@ def draw(seed: int) -> Settings:
         timing=timing(rng),
         faults=wrong,
         heal_us=max([STORM_US, *map(end_of, wrong)]) + SECOND // 2,
-        transactions=rng.randint(6, 24),
-        block_transactions_max=rng.randint(1, 6),
+        transactions=rng.randint(14, 26),
+        block_transactions_max=rng.choice((1, 2, 2, 3, 6)),
         submit_until_us=STORM_US,
         skews_ms=tuple(rng.randint(-400, 400) for _ in range(machines)),
+        heights_min=HEIGHTS_MIN,
+        exact=seed % 100 == EXACT,
     )
 
 

@@ -50,7 +50,7 @@ def timing(rng: random.Random) -> Timing:
 
 
 def faults(rng: random.Random, machines: int, schemes: tuple[Drawer, ...]) -> tuple[Fault, ...]:
-    """Returns up to six faults or schemes; `schemes` are drawn as often as the kinds here."""
+    """Returns one to six faults or schemes; `schemes` are drawn as often as the kinds here."""
     kinds: tuple[Drawer, ...] = (
         _partition,
         _flapping,
@@ -66,7 +66,7 @@ def faults(rng: random.Random, machines: int, schemes: tuple[Drawer, ...]) -> tu
         _clock,
         _clock,
     )
-    return tuple(fault for _ in range(rng.randint(0, 6)) for fault in rng.choice(kinds)(rng, machines))
+    return tuple(fault for _ in range(rng.randint(1, 6)) for fault in rng.choice(kinds)(rng, machines))
 
 
 def when(rng: random.Random) -> int:

@@ -6,59 +6,78 @@ It answers the two questions that matter here: what could stand in the next bloc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from state.transaction import Transaction
 from state.types import Address, WireHash
 
 LEFT_OUT_MAX: Final = 3
 
+Lane: TypeAlias = tuple[Address, int]
+
 
 class Pool:
-    """Waiting transactions by wire hash, in order of arrival."""
+    """Waiting transactions by wire hash, in order of arrival, and by their places in their senders' lanes."""
 
-    def __init__(self, sequences: Mapping[Address, int]) -> None:
-        """Takes the next sequence number of each account that has sent something."""
+    def __init__(self, sequences: Mapping[Lane, int]) -> None:
+        """Takes the next sequence number of each lane that has sent something."""
         self._waiting: dict[WireHash, Transaction] = {}
-        self._sequences = dict(sequences)
+        self._lanes: dict[Lane, dict[int, Transaction]] = {}
+        self._next = dict(sequences)
         self._left_out: dict[WireHash, int] = {}
 
-    def add(self, tx: Transaction) -> bool:
-        """Takes a transaction in, unless it is known or its sequence number used; returns whether it was taken."""
-        if tx.wire_hash in self._waiting or tx.sequence < self._sequences.get(tx.sender, 0):
+    def add(self, tx: Transaction, now_ms: int) -> bool:
+        """Takes a transaction in, unless it is known, too late, or its place taken; returns whether it was taken."""
+        lane = (tx.sender, tx.lane)
+        places = self._lanes.setdefault(lane, {})
+        if tx.sequence < self._next.get(lane, 0) or tx.sequence in places or tx.not_after_ms < now_ms:
             return False
-        self._waiting[tx.wire_hash] = tx
+        places[tx.sequence] = self._waiting[tx.wire_hash] = tx
         return True
 
     def get(self, wire_hash: WireHash) -> Transaction | None:
         """Returns a waiting transaction, or None."""
         return self._waiting.get(wire_hash)
 
-    def has_work(self) -> bool:
+    def has_work(self, now_ms: int) -> bool:
         """Returns whether a transaction waits that could stand in a valid next block by itself."""
-        return any(tx.sequence == self._sequences.get(tx.sender, 0) for tx in self._waiting.values())
+        return any(self._is_next(tx) and tx.not_after_ms >= now_ms for tx in self._waiting.values())
 
-    def candidates(self) -> list[Transaction]:
-        """Returns what waits, each account's in order of sequence."""
-        return sorted(self._waiting.values(), key=lambda tx: tx.sequence)
+    def candidates(self, now_ms: int) -> list[Transaction]:
+        """Returns what could stand in the next block, each lane's in order, what came first before the rest."""
+        ready: list[tuple[int, Transaction]] = []
+        for first in self._waiting.values():
+            if self._is_next(first):
+                places = self._lanes[first.sender, first.lane]
+                sequence, after = first.sequence, 0
+                while (tx := places.get(sequence + after)) is not None and tx.not_after_ms >= now_ms:
+                    ready.append((after, tx))
+                    after += 1
+        return [tx for _, tx in sorted(ready, key=lambda item: item[0])]
 
     def oldest(self, count: int) -> tuple[Transaction, ...]:
         """Returns the transactions that have waited longest."""
         return tuple(list(self._waiting.values())[:count])
 
-    def committed(self, transactions: Sequence[Transaction], had_room: bool) -> None:
+    def committed(self, transactions: Sequence[Transaction], time_ms: int, had_room: bool) -> None:
         """Drops what a block has in it, and what it made void; notes what it left out, if it had room."""
         if had_room:
             for wire_hash, tx in self._waiting.items():
-                if tx.sequence == self._sequences.get(tx.sender, 0):
+                if self._is_next(tx) and tx.not_after_ms >= time_ms:
                     self._left_out[wire_hash] = self._left_out.get(wire_hash, 0) + 1
         for tx in transactions:
-            self._sequences[tx.sender] = tx.sequence + 1
-        self._waiting = {
-            wire_hash: tx for wire_hash, tx in self._waiting.items() if tx.sequence >= self._sequences.get(tx.sender, 0)
-        }
-        self._left_out = {key: count for key, count in self._left_out.items() if key in self._waiting}
+            self._next[tx.sender, tx.lane] = tx.sequence + 1
+        gone = [tx for tx in self._waiting.values() if tx.sequence < self._next_of(tx) or tx.not_after_ms < time_ms]
+        for tx in gone:
+            del self._waiting[tx.wire_hash], self._lanes[tx.sender, tx.lane][tx.sequence]
+            self._left_out.pop(tx.wire_hash, None)
 
     def left_out(self) -> bool:
         """Returns whether a transaction waits that several blocks with room for it left out."""
         return any(count >= LEFT_OUT_MAX for count in self._left_out.values())
+
+    def _next_of(self, tx: Transaction) -> int:
+        return self._next.get((tx.sender, tx.lane), 0)
+
+    def _is_next(self, tx: Transaction) -> bool:
+        return tx.sequence == self._next_of(tx)

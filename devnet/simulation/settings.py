@@ -46,7 +46,8 @@ class Settings:
 
     `conducts` names how each validator behaves. Machine i < n is validator i's; a twin's second machine has the next
     free number. `links` hold until `heal_us`, when the last fault is over too; from then on links are calm, and
-    everything submitted must be final everywhere within `recovery_us`.
+    everything submitted must be final everywhere within `recovery_us`. Clients go on submitting until `heights_min`
+    heights are reached. In an `exact` run signatures are real ones, and every machine executes every block itself.
     """
 
     seed: int
@@ -62,6 +63,8 @@ class Settings:
     submit_until_us: int = 4 * SECOND
     resubmit_us: int = 1_500 * MS
     skews_ms: tuple[int, ...] = ()
+    heights_min: int = 1
+    exact: bool = False
 
     @property
     def n(self) -> int:

@@ -38,6 +38,36 @@ Certified: TypeAlias = tuple[Header, tuple[WireHash, ...], Certificate]
 _CACHED: Final = 64
 
 
+class Executions:
+    """What blocks of a run came to, for machines that need not execute them again.
+
+    Whoever builds a block executes it, and the first other machine proves that; the rest take this result, as the same
+    code on the same state gives the same, and half of a run's time would go into showing it. In an exact run each
+    machine executes each block itself.
+    """
+
+    def __init__(self, exact: bool) -> None:
+        self._exact = exact
+        self._known: dict[tuple[Hash, tuple[WireHash, ...]], ExecutedBlock | Rejected] = {}
+
+    def execute(
+        self,
+        executor: Executor,
+        header: Header,
+        wire_hashes: tuple[WireHash, ...],
+        transactions: tuple[Transaction, ...],
+    ) -> ExecutedBlock | Rejected:
+        """Returns the executed block, or why it is invalid."""
+        known = None if self._exact else self._known.get((header.hash, wire_hashes))
+        if known is None:
+            try:
+                known = slices.run(executor.execute(header, transactions))
+            except Rejected as error:
+                known = error
+            self._known[header.hash, wire_hashes] = known
+        return known
+
+
 class Work:
     """Candidates for the next height and the way of certified blocks onto the disk."""
 
@@ -69,7 +99,7 @@ class Work:
 
     def work_changed(self) -> None:
         """Tells the core whether transactions wait, if that is news."""
-        has_work = self._machine.pool.has_work()
+        has_work = self._machine.pool.has_work(self._machine.wall_ms())
         if has_work != self._told_of_work:
             self._told_of_work = has_work
             self._machine.step(WorkChanged(has_work))
@@ -86,7 +116,7 @@ class Work:
             key = self._chain.validators.validators[machine.index].key
             executed = slices.run(self.executor.build(machine.wall_ms(), candidates, key, lambda: False))
         if executed is None:
-            self._told_of_work = machine.pool.has_work()
+            self._told_of_work = machine.pool.has_work(machine.wall_ms())
             machine.step(NothingToPropose(ask.height, ask.view))
             return
         header = executed.block.header
@@ -128,12 +158,9 @@ class Work:
         def run(transactions: tuple[Transaction, ...]) -> None:
             if header.height != self._chain.head.height + 1:
                 return
-            try:
-                executed = slices.run(self.executor.execute(header, transactions))
-            except Rejected as error:
-                done(error)
-                return
-            self._executed[header.hash] = executed
+            executed = self._machine.cluster.executions.execute(self.executor, header, wire_hashes, transactions)
+            if isinstance(executed, ExecutedBlock):
+                self._executed[header.hash] = executed
             done(executed)
 
         def gathered(transactions: tuple[Transaction, ...]) -> None:
@@ -177,7 +204,7 @@ class Work:
         self._certified.pop(header.height)
         self._executed.clear()
         had_room = len(executed.transactions) < machine.cluster.settings.block_transactions_max
-        machine.pool.committed(executed.transactions, had_room)
+        machine.pool.committed(executed.transactions, header.time_ms, had_room)
         machine.fetching.committed()
         machine.cluster.committed(machine, executed, certificate)
         machine.step(Committed(header, certificate, executed.validators_next))

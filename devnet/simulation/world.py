@@ -44,7 +44,7 @@ class World:
     """What all machines of a simulation share before it begins.
 
     `pairs` is the genesis state, `rows` its tree; `transfers` holds, for each account, its transfers in order of
-    sequence. Nothing of it is changed by a run.
+    sequence, `secrets` the validators' keys by public key. Nothing of it is changed by a run.
     """
 
     genesis: Genesis
@@ -54,6 +54,7 @@ class World:
     rows: dict[bytes, bytes]
     accounts: tuple[Address, ...]
     transfers: tuple[tuple[Transaction, ...], ...]
+    secrets: dict[bytes, SigningKey]
 
     @property
     def validators(self) -> ValidatorSet:
@@ -86,7 +87,8 @@ def world_of(n: int, leader_term: int) -> World:
     )
     transfers = tuple(_transfers(genesis, keys, number) for number in range(ACCOUNTS))
     addresses = tuple(key.address for key in keys)
-    return World(genesis, ledger, header, pairs, dict(tree.puts), addresses, transfers)
+    secrets = {key.public.data: key for key in (_key(b"validator", number) for number in range(n))}
+    return World(genesis, ledger, header, pairs, dict(tree.puts), addresses, transfers, secrets)
 
 
 def _key(what: bytes, number: int) -> SigningKey:
@@ -98,7 +100,7 @@ def _genesis(n: int, leader_term: int, keys: list[SigningKey]) -> Genesis:
         chain_id="simulated-1",
         time_ms=TimeMs(START_MS),
         validators=ValidatorSet.of(
-            Validator(f"v{number}", sha256(b"validator" + bytes([number])), sha256(b"node" + bytes([number])))
+            Validator(f"v{number}", _key(b"validator", number).public.data, _key(b"node", number).public.data)
             for number in range(n)
         ),
         parameters=ChainParameters(leader_term=leader_term, drift_ms=DRIFT_MS),

@@ -93,10 +93,13 @@ def commit_to_cache(cache: PageCache, committed: TreeUpdate) -> None:
 
 def _in_order(changes: Mapping[bytes, bytes | None]) -> Slices[list[bytes]]:
     """Returns the changed keys in ascending order; sorts by first byte before, to be able to pause in between."""
-    buckets: list[list[bytes]] = [[] for _ in range(256)]
-    for count, key in enumerate(changes, 1):
+    for key in changes:
         if len(key) != HASH_BYTES:
             raise InvariantError(f"a tree key has {len(key)} bytes instead of {HASH_BYTES}")
+    if len(changes) <= _UNINTERRUPTED_KEYS_MAX:
+        return sorted(changes)
+    buckets: list[list[bytes]] = [[] for _ in range(256)]
+    for count, key in enumerate(changes, 1):
         buckets[key[0]].append(key)
         if count % _UNINTERRUPTED_KEYS_MAX == 0:
             yield
