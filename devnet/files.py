@@ -30,7 +30,7 @@ NETWORK_FILE_BYTES_MAX: Final = 1024 * 1024
 
 def rpc_url(node: NetworkNode) -> str:
     """Returns where the node serves JSON-RPC."""
-    return f"http://127.0.0.1:{node.ports.rpc}"
+    return f"http://{node.host}:{node.ports.rpc}"
 
 
 def network_document(network: Network, pids: Mapping[str, int | None]) -> dict[str, JsonValue]:
@@ -43,8 +43,8 @@ def network_document(network: Network, pids: Mapping[str, int | None]) -> dict[s
                 "role": node.role,
                 "pid": pids.get(node.name),
                 "rpc": rpc_url(node),
-                "metrics": f"http://127.0.0.1:{node.ports.metrics}/metrics",
-                "p2p": f"127.0.0.1:{node.ports.p2p}",
+                "metrics": f"http://{node.host}:{node.ports.metrics}/metrics",
+                "p2p": f"{node.host}:{node.ports.p2p}",
                 "home": str(node.home.absolute()),
             }
             for node in network.nodes

@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -23,8 +24,10 @@ from typing import Any, Final, TypeVar
 from devnet import procfs
 from devnet.files import held_lock, rpc_url
 from devnet.fleet import ALIVE, Command, Fleet, Member, State, start_command
-from devnet.prepare import Wish, add_full_node, prepare
+from devnet.prepare import Wish, add_full_node, prepare, reroute
+from devnet.relay import Link, Relay
 from qenex_node.client.blocking import Client
+from qenex_node.config import load
 from qenex_node.homes import read_genesis
 from qenex_node.keystore import read_key
 from qenex_node.testnet import Network, NetworkNode, bulk_key
@@ -61,23 +64,30 @@ class Devnet:
         clock_offsets_ms: Mapping[str, int] | None = None,
         autostart: bool = True,
         command: Command = start_command,
+        hosts: Mapping[str, str] | None = None,
+        relayed: bool = False,
     ) -> None:
         """Takes what network is wanted (`wish` instead of the four before it gives parameters and configuration too).
 
         `home` is made, or resumed if it holds that network. Without `autostart` no node is started on entering.
+        `hosts` gives nodes an address of their own (with `command` that runs them where they have it). `relayed` leads
+        all their connections through `relay`.
         """
         self.home = home
         self._wish = wish or Wish(validators=validators, full_nodes=full_nodes, accounts=accounts, seed=seed)
         self._clock_offsets_ms = clock_offsets_ms
         self._autostart = autostart
         self._command = command
+        self._hosts = hosts or {}
+        self._relayed = relayed
+        self._relay: Relay | None = None
         self._stack = ExitStack()
         self._fleet: Fleet | None = None
 
     def __enter__(self) -> Devnet:
         with ExitStack() as stack:
             stack.enter_context(held_lock(self.home))
-            network = prepare(self.home, self._wish)
+            network = self._laid(prepare(self.home, self._wish), stack)
             self._fleet = Fleet(network, command=self._command, clock_offsets_ms=self._clock_offsets_ms)
             stack.callback(self.stop_all)
             self._fleet.unpublish()
@@ -90,6 +100,23 @@ class Devnet:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _laid(self, network: Network, stack: ExitStack) -> Network:
+        """Returns the network with its nodes' addresses, and has them reach each other as wished until the end."""
+        if not self._hosts and not self._relayed:
+            return network
+        stack.callback(reroute, network)
+        nodes = tuple(replace(node, host=self._hosts.get(node.name, node.host)) for node in network.nodes)
+        network = replace(network, nodes=nodes)
+        if not self._relayed:
+            reroute(network)
+            return network
+        by_name = {node.name: node for node in nodes}
+        dialed = [(node.name, by_name[peer.who]) for node in nodes for peer in load(node.home / "config.toml").peers]
+        links = [Link(dialer, target.name, target.host, target.ports.p2p) for dialer, target in dialed]
+        relay = self._relay = stack.enter_context(Relay(links))
+        reroute(network, lambda dialer, target: f"127.0.0.1:{relay.port(dialer.name, target.name)}")
+        return network
 
     # What there is
 
@@ -104,6 +131,13 @@ class Devnet:
     def network(self) -> Network:
         """The network as it lies on the disk."""
         return self.fleet.network
+
+    @property
+    def relay(self) -> Relay:
+        """What the nodes' connections lead through; raises Rejected("relay_down") without `relayed`."""
+        if self._relay is None:
+            raise Rejected("relay_down", "the nodes are joined directly: ask for `relayed`")
+        return self._relay
 
     @property
     def genesis(self) -> Genesis:
@@ -196,7 +230,8 @@ class Devnet:
         return self._http(name, "GET", "/metrics", None, self.node(name).ports.metrics)[1].decode()
 
     def _http(self, name: str, verb: str, target: str, body: str | None, port: int | None = None) -> tuple[int, bytes]:
-        connection = HTTPConnection("127.0.0.1", port or self.node(name).ports.rpc, timeout=ANSWER_SECONDS)
+        node = self.node(name)
+        connection = HTTPConnection(node.host, port or node.ports.rpc, timeout=ANSWER_SECONDS)
         try:
             connection.request(verb, target, body)
             response = connection.getresponse()

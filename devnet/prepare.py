@@ -170,6 +170,32 @@ def _config_with_ports(config: Config, node: NetworkNode, ports: Mapping[str, No
     )
 
 
+Route = Callable[[NetworkNode, NetworkNode], str]
+"""At which host:port a dialer reaches a target."""
+
+
+def direct(_: NetworkNode, target: NetworkNode) -> str:
+    """Returns where the target listens."""
+    return f"{target.host}:{target.ports.p2p}"
+
+
+def reroute(network: Network, route: Route = direct) -> None:
+    """Writes into the configurations of a stopped network where each node listens, and where it dials its peers."""
+    by_name = {node.name: node for node in network.nodes}
+    for node in network.nodes:
+        _change_config(node, partial(_config_on_route, node=node, by_name=by_name, route=route))
+
+
+def _config_on_route(config: Config, node: NetworkNode, by_name: Mapping[str, NetworkNode], route: Route) -> Config:
+    peers = tuple(f"{peer.who}@{route(node, by_name[peer.who])}" for peer in config.peers)
+    return replace(
+        config,
+        p2p=replace(config.p2p, listen_host=node.host, advertise=f"{node.host}:{node.ports.p2p}", peers=peers),
+        rpc=replace(config.rpc, host=node.host),
+        metrics=replace(config.metrics, host=node.host),
+    )
+
+
 def add_full_node(network: Network, name: str | None = None) -> Network:
     """Returns the network with one full node more at its end, its home made and permitted in all configurations.
 

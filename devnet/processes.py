@@ -27,8 +27,8 @@ LOG_BYTES_MAX: Final = 16 * 1024 * 1024
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def _death_signal() -> Callable[[], None]:
-    """Returns what a child runs before exec: nothing in it may import, lock, or fail."""
+def death_signal() -> Callable[[], None]:
+    """Returns what a child runs before exec, so that it dies with us: nothing in it may import, lock, or fail."""
     parent = os.getpid()
     if not sys.platform.startswith("linux"):
         return lambda: None
@@ -60,7 +60,7 @@ class NodeProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_death_signal(),
+                preexec_fn=death_signal(),
             )
 
     @property

@@ -49,6 +49,7 @@ from consensus.messages import (
     Decided,
     Evidence,
     Message,
+    NewView,
     PrePrepare,
     Status,
     ViewChange,
@@ -59,11 +60,11 @@ from consensus.messages import (
 from consensus.replica import Replica
 from consensus.verify import verify_message
 from p2p.conduct import Bucket
-from p2p.limits import ANSWER_QUEUE_BYTES_MAX
 from p2p.network import Network
 from p2p.peer import Peer
 from p2p.wire import Kind
 from qenex_node import metrics as m
+from qenex_node.bodies import Bodies
 from qenex_node.commits import Commits
 from qenex_node.effort import signatures_in
 from qenex_node.gossip import Gossip
@@ -74,6 +75,7 @@ from qenex_node.mempool import Mempool
 from qenex_node.metrics import Metrics
 from qenex_node.outbox import Outbox
 from qenex_node.proposals import Proposals, Verdict
+from qenex_node.reach import LOST_SECONDS, Reach
 from qenex_node.rpc.feed import Feed
 from qenex_node.sync import BlockSync
 from state.block import Block
@@ -84,9 +86,7 @@ from state.types import Certificate, ChainContext, Hash, Height, ValidatorSet
 
 log = Log("qenex.consensus")
 
-BODY_RETRY_SECONDS: Final = 0.5
-BODIES_FETCHED_MAX: Final = 4
-REACHABLE_SECONDS: Final = 3.0
+PRIMARY_UNREACHABLE: Final = "primary_unreachable"
 SIGNATURES_PER_SECOND: Final = 4_000
 SIGNATURES_BURST: Final = 20_000
 
@@ -157,13 +157,21 @@ class Driver:
         self._timer_at_ms: int | None = None
         self._timer_changed = trio.Event()
         self._outbox: Outbox[_Durable] = Outbox(self._write)
-        self._fetched: dict[Hash, Block] = {}
-        self._wanted_bodies: dict[Hash, trio.CancelScope] = {}
         self._validating: set[tuple[Hash, bool]] = set()
         self._own: _OwnProposal | None = None
         self._accepted_at: float | None = None
-        self._heard: dict[bytes, float] = {}
+        self._reach = Reach()
+        self._left_out_reason: str | None = None
+        self._complaint: str | None = None
         self._efforts: dict[str, Bucket] = {}
+        self.bodies = Bodies(
+            store=store,
+            commits=commits,
+            proposals=proposals,
+            peers=lambda: self.network.connected(),
+            spawn=lambda work, *args: self.nursery.start_soon(work, *args),
+            available=self._body_available,
+        )
         commits.on_committed = self._committed
         journal.view = replica.snapshot().view
         for evidence in replica.evidence:
@@ -189,8 +197,7 @@ class Driver:
 
     def validators_reachable(self) -> int:
         """Returns how many validators in force were heard of lately, this node included if it is one of them."""
-        since = trio.current_time() - REACHABLE_SECONDS
-        return sum(v.key == self._key or self._heard.get(v.key, -1.0) > since for v in self.validators.validators)
+        return self._reach.count(self.validators, self._key, trio.current_time())
 
     # Running
 
@@ -269,6 +276,9 @@ class Driver:
 
     def on_connected(self, peer: Peer) -> None:
         """Looks at the vote of ours that a new peer shows: one that is unknown here means that records are lost."""
+        if peer.validator_key is not None:
+            self._reach.joined(peer.validator_key)
+            self._judge_primary()
         if peer.vote_seen is None:
             return
         try:
@@ -282,7 +292,12 @@ class Driver:
     def on_disconnected(self, peer: Peer) -> None:
         """Counts a peer's validator as out of reach until it is heard of again, directly or through others."""
         if peer.validator_key is not None:
-            self._heard.pop(peer.validator_key, None)
+            self._reach.lost(peer.validator_key, trio.current_time())
+            self.nursery.start_soon(self._judge_after_grace)
+
+    async def _judge_after_grace(self) -> None:
+        await trio.sleep(LOST_SECONDS)
+        self._judge_primary()
 
     def _is_ours(self, message: Vote | ViewChange | PrePrepare) -> bool:
         validators = self._validators_at(message.height)
@@ -315,12 +330,13 @@ class Driver:
 
     def _note(self, peer: Peer, message: Message) -> None:
         """Keeps what greetings and block sync want to know of a message."""
-        if isinstance(message, Decided | Evidence):
+        if isinstance(message, Decided | Evidence | PrePrepare | NewView):
+            # Others send them again, long after whoever signed them has died.
             return
         key = self._sender_key(message.height, message.sender)
         if key is None:
             return
-        self._heard[key] = trio.current_time()
+        self._reach.heard(key, trio.current_time())
         if isinstance(message, Status) and key == peer.validator_key:
             self._sync.note_height(peer, message.height - 1)
 
@@ -337,44 +353,44 @@ class Driver:
         except Rejected:
             return None
 
-    def on_body_request(self, peer: Peer, block_hash: bytes) -> None:
-        """Sends a block that is here, committed or not."""
-        if peer.queued_bytes > ANSWER_QUEUE_BYTES_MAX:
-            # It asks for more than it reads.
-            return
-        block = self._body_at_hand(Hash(block_hash)) or self._store.body(Hash(block_hash))
-        if block is not None:
-            peer.send(Kind.BODY, block.encoded)
-
-    def on_body(self, peer: Peer, body: bytes) -> None:
-        """Takes a block that was asked for; one that does not match its hash is the sender's fault."""
-        if not self._wanted_bodies:
-            return
-        block = Block.decode(body)
-        scope = self._wanted_bodies.get(block.header.hash)
-        if scope is None or scope.cancel_called:
-            return
-        scope.cancel()
-        self.nursery.start_soon(self._take_body, peer, block)
-
     # What the node's own parts tell
 
     def work_changed(self) -> None:
         """Tells the core whether transactions wait."""
         self.feed_input(WorkChanged(self._mempool.has_work()))
+        self._judge_primary()
 
     def complain(self, reason: str | None) -> None:
-        """Tells the core of the node's own reason to suspect the primary, or that there is none any more."""
-        self.feed_input(Complaint(reason))
+        """Takes a reason to suspect the primary that the mempool gives, or that there is none any more."""
+        self._left_out_reason = reason
+        self._judge_primary()
+
+    def _judge_primary(self) -> None:
+        """Tells the core of the node's own reason to suspect the primary, and once when it is gone.
+
+        It is told again while it lasts: the core drops it with the view that it was about.
+        """
+        if self.paused:
+            return
+        reason = self._left_out_reason or self._unreachable()
+        if reason is not None or self._complaint is not None:
+            self._complaint = reason
+            self.feed_input(Complaint(reason))
+
+    def _unreachable(self) -> str | None:
+        """Returns a reason while work waits for a primary whose connection has ended; an idle chain needs none."""
+        if not self._reach.any_lost:
+            return None
+        snapshot = self._replica.snapshot()
+        works = self._mempool.has_work() or snapshot.proposal is not None
+        lost = self._reach.is_lost(self._key_of(snapshot.primary), trio.current_time())
+        return PRIMARY_UNREACHABLE if works and lost else None
 
     def _committed(self, executed: ExecutedBlock, certificate: Certificate) -> None:
         header = executed.block.header
         self._proposals.height_committed()
-        self._fetched.clear()
+        self.bodies.height_committed()
         self._validating.clear()
-        for scope in self._wanted_bodies.values():
-            scope.cancel()
-        self._wanted_bodies.clear()
         now = time.perf_counter()
         if self._own is not None and self._own.block_hash == header.hash:
             self._proposals.budget.committed(header.units_used, round((now - self._own.began) * 1000))
@@ -384,6 +400,7 @@ class Driver:
             self._accepted_at = None
         self.feed_input(WorkChanged(self._mempool.has_work()))
         self.feed_input(Committed(header, certificate, executed.validators_next))
+        self._judge_primary()
 
     # Carrying out effects
 
@@ -398,7 +415,7 @@ class Driver:
 
     def _body_to_store(self, block_hash: Hash) -> Block | None:
         """Returns a body that is to become durable, None if it is already."""
-        block = self._body_at_hand(block_hash)
+        block = self.bodies.at_hand(block_hash)
         if block is not None or block_hash in self._store.uncommitted_bodies():
             return block
         if self._replica.snapshot().height > self._store.head.height:
@@ -428,10 +445,6 @@ class Driver:
         began = time.perf_counter()
         await trio.to_thread.run_sync(self._store.write_votes, batch)
         self._metrics.observe(m.PERSIST_SECONDS, time.perf_counter() - began)
-
-    def _body_at_hand(self, block_hash: Hash) -> Block | None:
-        executed = self._commits.executed(block_hash)
-        return executed.block if executed is not None else self._fetched.get(block_hash)
 
     def _send(self, effect: Send) -> None:
         data = encode_message(effect.message)
@@ -491,18 +504,13 @@ class Driver:
 
     async def _commit_block(self, effect: Commit) -> None:
         header = effect.header
-        executed = self._commits.executed(header.hash)
-        if executed is not None:
-            block = executed.block
-        else:
-            known = self._fetched.get(header.hash)
-            if known is None:
+        block = self.bodies.at_hand(header.hash)
+        if block is None:
+            gathered = await self._proposals.gather_while_open(header.hash, effect.wire_hashes)
+            if gathered is None:
                 # A commit by block sync meanwhile makes this of no interest.
-                gathered = await self._proposals.gather_while_open(header.hash, effect.wire_hashes)
-                if gathered is None:
-                    return
-                known = Block.of(header, gathered)
-            block = known
+                return
+            block = Block.of(header, gathered)
         await self._commits.certified(block, effect.certificate, "consensus")
 
     def _set_timer(self, effect: SetTimer) -> None:
@@ -520,39 +528,11 @@ class Driver:
                 self._sync.note_height(peer, effect.height - 1)
 
     def _request_body(self, effect: RequestBody) -> None:
-        if effect.block_hash in self._wanted_bodies or len(self._wanted_bodies) >= BODIES_FETCHED_MAX:
-            return
-        stored = self._body_at_hand(effect.block_hash) or self._store.body(effect.block_hash)
-        if stored is not None:
-            self._fetched[effect.block_hash] = stored
-            self.feed_input(BodyAvailable(effect.block_hash, KnownBlock(stored.header, stored.wire_hashes)))
-            return
-        scope = self._wanted_bodies[effect.block_hash] = trio.CancelScope()
-        self.nursery.start_soon(self._fetch_body, effect, scope)
+        keys = (self._key_of(index) for index in effect.holders)
+        self.bodies.want(effect.block_hash, frozenset(key for key in keys if key is not None))
 
-    async def _fetch_body(self, effect: RequestBody, scope: trio.CancelScope) -> None:
-        """Asks for a block until it comes or its height is decided: first those who should hold it, then everyone."""
-        holders = {self._key_of(index) for index in effect.holders} - {None}
-        everyone = False
-        with scope:
-            while True:
-                for peer in self.network.connected():
-                    if everyone or not holders or peer.validator_key in holders:
-                        peer.send(Kind.BODY_REQUEST, effect.block_hash)
-                everyone = True
-                await trio.sleep(BODY_RETRY_SECONDS)
-
-    async def _take_body(self, peer: Peer, block: Block) -> None:
-        block_hash = block.header.hash
-        try:
-            await self._proposals.take_body(block)
-        except Rejected as error:
-            log.warning("a body with a bad transaction", peer=peer.name, block=block_hash, why=str(error))
-        self._wanted_bodies.pop(block_hash, None)
-        if block.header.height != self._store.head.height + 1:
-            return
-        self._fetched[block_hash] = block
-        self.feed_input(BodyAvailable(block_hash, KnownBlock(block.header, block.wire_hashes)))
+    def _body_available(self, block: Block) -> None:
+        self.feed_input(BodyAvailable(block.header.hash, KnownBlock(block.header, block.wire_hashes)))
 
     def _push_transactions(self, effect: PushTransactions) -> None:
         self._gossip.push_oldest()
@@ -564,6 +544,7 @@ class Driver:
         self._journal.note(effect, self._replica.snapshot, self._store.validators)
         if effect.kind is ReportKind.VIEW_ENTERED:
             self._left_out.primary_changed()
+            self._judge_primary()
         if effect.kind in (ReportKind.EVIDENCE, ReportKind.VIEW_ENTERED, ReportKind.SIGNING):
             self._feed.changed()
 

@@ -104,7 +104,15 @@ CONSENSUS_MESSAGES: Final = _counter(
 SUSPICIONS: Final = _counter(
     "consensus_suspicions",
     "Times that this node began to suspect a primary.",
-    reason=("no_progress", "view_change_unanswered", "equivocation", "invalid_proposal", "left_out", OTHER),
+    reason=(
+        "no_progress",
+        "view_change_unanswered",
+        "equivocation",
+        "invalid_proposal",
+        "left_out",
+        "primary_unreachable",
+        OTHER,
+    ),
 )
 VIEW_CHANGES: Final = _counter("consensus_view_changes", "Views entered after a view change.")
 EVIDENCE: Final = _counter(

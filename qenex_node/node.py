@@ -275,9 +275,9 @@ class Node:
             case Kind.TX_REQUEST:
                 self._gossip.on_request(peer, body, self._proposals.wire_of)
             case Kind.BODY_REQUEST:
-                self.driver.on_body_request(peer, body)
+                self.driver.bodies.on_request(peer, Hash(body))
             case Kind.BODY:
-                self.driver.on_body(peer, body)
+                self.driver.bodies.on_body(peer, body)
             case Kind.BLOCK_REQUEST:
                 self.sync.on_block_request(peer, *body)
             case Kind.BLOCKS:

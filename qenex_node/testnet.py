@@ -57,7 +57,7 @@ PORTS_PER_NODE: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class NodePorts:
-    """The ports of one node, all on the loopback address."""
+    """The ports of one node, all on its host's address."""
 
     p2p: int
     rpc: int
@@ -99,12 +99,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class NetworkNode:
-    """One node of the network."""
+    """One node of the network. `host` is where it listens, the loopback address but for a fault test's namespaces."""
 
     name: str
     role: str
     home: Path
     ports: NodePorts
+    host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)

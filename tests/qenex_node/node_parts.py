@@ -93,6 +93,8 @@ class ScriptedCore:
         self.evidence: tuple[Any, ...] = ()
         self.height = 1
         self.view = 0
+        self.primary = 0
+        self.proposal: Any = None
 
     def step(self, event: Input) -> tuple[Effect, ...]:
         if not isinstance(event, Tick):
@@ -108,7 +110,14 @@ class ScriptedCore:
         return [event for event in self.inputs if isinstance(event, kind)]
 
     def snapshot(self) -> Any:
-        return SimpleNamespace(height=self.height, view=self.view, primary=0, index=0, may_sign=True)
+        return SimpleNamespace(
+            height=self.height,
+            view=self.view,
+            primary=self.primary,
+            index=0,
+            may_sign=True,
+            proposal=self.proposal,
+        )
 
     def latest_vote(self, index: int) -> None:
         return None

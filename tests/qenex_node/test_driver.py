@@ -215,7 +215,7 @@ def test_a_paused_node_passes_on_and_hears_but_says_nothing_and_keeps_nothing(tm
         assert parts.driver.validators_reachable() == 4
         assert parts.core.inputs == []
         parts.driver.resume()
-        assert parts.core.inputs == [WorkChanged(False)]
+        assert parts.core.inputs == [WorkChanged(False), Complaint("left_out")]
 
     run(test)
 
@@ -230,6 +230,71 @@ def test_a_message_for_one_validator_goes_to_it_alone_or_through_all(tmp_path: P
         parts.driver.feed_input(WORK)
         assert [len(peer.sent) for peer in parts.network.peers] == [0, 1, 0]
         assert len(parts.network.floods) == 2
+
+    run(test)
+
+
+# A primary whose connection ends
+
+
+def test_a_primary_that_is_gone_while_work_waits_is_suspected_after_a_short_grace(tmp_path: Path) -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        parts = Parts(tmp_path)
+        await begin(parts, nursery)
+        parts.core.primary = 1
+        primary, other, _ = parts.network.peers
+        parts.driver.on_disconnected(primary)
+        await trio.sleep(1)
+        assert parts.core.of(Complaint) == []  # An idle chain needs no primary.
+        parts.wait_for_block(parts.chain.pay(0, 1))
+        parts.driver.work_changed()
+        assert parts.core.of(Complaint) == [Complaint("primary_unreachable")]
+        # The core drops it with the view: of the next primary it is not true, and of a later one it may be again.
+        parts.core.primary = 2
+        parts.core.answers[Received] = [Report(ReportKind.VIEW_ENTERED, "new_view")]
+        parts.driver.on_consensus(other, encode_message(suspect(parts, 2)), b"raw")
+        assert parts.core.of(Complaint)[1:] == [Complaint(None)]
+        parts.core.primary = 1
+        parts.driver.work_changed()
+        parts.driver.on_connected(primary)
+        assert parts.core.of(Complaint)[2:] == [Complaint("primary_unreachable"), Complaint(None)]
+
+    run(test)
+
+
+def test_a_connection_that_comes_back_or_a_word_through_others_is_no_reason(tmp_path: Path) -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        parts = Parts(tmp_path)
+        await begin(parts, nursery)
+        parts.core.primary = 1
+        parts.wait_for_block(parts.chain.pay(0, 1))
+        primary, other, _ = parts.network.peers
+        parts.driver.on_disconnected(primary)
+        await trio.sleep(0.2)
+        parts.driver.on_connected(primary)
+        await trio.sleep(1)
+        parts.driver.on_disconnected(other)
+        await trio.sleep(1)
+        parts.driver.on_disconnected(primary)
+        await trio.sleep(0.15)
+        parts.driver.on_consensus(other, encode_message(suspect(parts, 1)), b"raw")
+        await trio.sleep(1)
+        assert parts.core.of(Complaint) == []
+
+    run(test)
+
+
+def test_what_the_primary_said_before_it_died_does_not_show_it_alive(tmp_path: Path) -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        parts = Parts(tmp_path)
+        await begin(parts, nursery)
+        parts.core.primary = 1
+        parts.core.proposal = sha256(b"accepted, and nothing waits in the mempool")
+        primary, other, _ = parts.network.peers
+        parts.driver.on_disconnected(primary)
+        parts.driver.on_consensus(other, encode_message(suspect(parts, 1)), b"raw")
+        await trio.sleep(0.3)
+        assert parts.core.of(Complaint) == [Complaint("primary_unreachable")]
 
     run(test)
 
@@ -299,7 +364,7 @@ def test_a_wanted_body_is_asked_of_its_holders_then_of_all_and_given_once(tmp_pa
         block = parts.proposed_by_another(parts.chain.pay(0, 1)).block
         block_hash = block.header.hash
         one, two, _ = parts.network.peers
-        parts.driver.on_body(one, block.encoded)
+        parts.driver.bodies.on_body(one, block.encoded)
         assert parts.core.inputs == []
         parts.core.answers[WorkChanged] = [RequestBody(block_hash, (2, 99))]
         parts.driver.feed_input(WORK)
@@ -308,15 +373,15 @@ def test_a_wanted_body_is_asked_of_its_holders_then_of_all_and_given_once(tmp_pa
         await trio.sleep(0.6)
         assert one.got(Frame.BODY_REQUEST) == [block_hash]
         with pytest.raises(Rejected):
-            parts.driver.on_body(one, block.encoded[:-1] + b"x")
-        parts.driver.on_body(two, block.encoded)
-        parts.driver.on_body(one, block.encoded)
+            parts.driver.bodies.on_body(one, block.encoded[:-1] + b"x")
+        parts.driver.bodies.on_body(two, block.encoded)
+        parts.driver.bodies.on_body(one, block.encoded)
         await settle()
         assert parts.core.of(BodyAvailable) == [BodyAvailable(block_hash, KnownBlock(block.header, block.wire_hashes))]
         asked = len(one.got(Frame.BODY_REQUEST))
         await trio.sleep(5)
         assert len(one.got(Frame.BODY_REQUEST)) == asked
-        parts.driver.on_body_request(one, block_hash)
+        parts.driver.bodies.on_request(one, block_hash)
         assert one.got(Frame.BODY) == [block.encoded]
 
     run(test)
@@ -328,7 +393,7 @@ def test_a_body_is_not_read_for_whoever_does_not_read(tmp_path: Path) -> None:
         executed = parts.chain.block()
         peer = parts.network.peers[0]
         peer.queued_bytes = 1 << 24
-        parts.driver.on_body_request(peer, executed.block.header.hash)
+        parts.driver.bodies.on_request(peer, executed.block.header.hash)
         assert peer.sent == []
 
     run(test)
@@ -348,7 +413,7 @@ def test_a_full_node_follows_views_and_commits_and_writes_no_vote(tmp_path: Path
         parts.driver.on_consensus(parts.network.peers[0], encode_message(decided), b"raw")
         await settle()
         assert parts.driver.snapshot.view == 2
-        parts.driver.on_body(parts.network.peers[0], block.encoded)
+        parts.driver.bodies.on_body(parts.network.peers[0], block.encoded)
         await settle()
         assert store.head == block.header
         assert not store.votes_exist
