@@ -106,7 +106,10 @@ def _of_node(error: Exception) -> tuple[Rejected, ExitCode] | None:
         hint = "is a node running there? `qenex start` runs one, `devnet/up` a test network, --rpc names another"
         return Rejected("node_unreachable", f"{error}; {hint}"), ExitCode.UNREACHABLE
     if isinstance(error, errors.VerificationFailed):
-        return Rejected("proof_invalid", str(error)), ExitCode.PROOF_INVALID
+        data = {"lie": error.lie}
+        if error.lie == "fork":
+            return Rejected("fork_proved", str(error), data), ExitCode.FORK_PROVED
+        return Rejected("proof_invalid", str(error), data), ExitCode.PROOF_INVALID
     if isinstance(error, errors.ClientError):
         return Rejected("protocol_error", str(error)), ExitCode.REFUSED
     return None

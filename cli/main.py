@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "keys": Entry("cli.commands.keys", "Make and keep account keys."),
     "tx": Entry("cli.commands.tx", "Build, sign and send transactions."),
     "query": Entry("cli.commands.query", "Read accounts, assets, blocks and proofs."),
+    "light": Entry("cli.commands.light", "Check what a node answers, trusting only the genesis document."),
     "verify": Entry("cli.commands.verify", "Audit a stopped node's whole chain and state."),
     "recover": Entry("cli.commands.recover", "Let a validator sign again after its vote records were lost."),
     "devnet": Entry("cli.commands.devnet", "Run, load and break a network on this machine."),

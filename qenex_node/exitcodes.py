@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
     TIMED_OUT = 43
     PROOF_INVALID = 44
     AUDIT_FAILED = 45
+    FORK_PROVED = 46
     INTERRUPTED = 130
 
 
@@ -60,6 +61,7 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.TIMED_OUT: "The wait ended first; what was asked for may still happen.",
     ExitCode.PROOF_INVALID: "What the node answered does not verify against the trusted validators.",
     ExitCode.AUDIT_FAILED: "`verify` found something that is not as it must be.",
+    ExitCode.FORK_PROVED: "Two different blocks of one height are both certified. Keep both, and call all operators.",
     ExitCode.INTERRUPTED: "Interrupted from the keyboard.",
 }
 
@@ -99,6 +101,7 @@ _CODES: Final[dict[str, ExitCode]] = {
     "timeout": ExitCode.TIMED_OUT,
     "proof_invalid": ExitCode.PROOF_INVALID,
     "audit_failed": ExitCode.AUDIT_FAILED,
+    "fork_proved": ExitCode.FORK_PROVED,
 }
 
 

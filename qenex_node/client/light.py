@@ -36,7 +36,11 @@ from state.codec import expect_tuple
 from state.errors import InvariantError, Rejected
 from state.genesis import Genesis
 from state.hashing import Hash
+from state.limits import CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, VALIDATORS_MAX
 from state.types import VOTE_COMMIT, Certificate, ChainContext, Header, Height, ValidatorSet
+
+LIGHT_BLOCK_BYTES_MAX: Final = HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + VALIDATORS_MAX * 160
+"""Of an encoded light block, with the longest names."""
 
 TRUSTED_MAX: Final = 4096
 """How many headers a client remembers: two for each set that it met. Beyond it the oldest after genesis go."""
@@ -224,6 +228,9 @@ class LightClient:
             found = f"0x{block.header.hash.hex()}"
             raise VerificationFailed("header", f"the block of height {block.header.height} has the hash {found}")
         check_own(self.context, block)
+        known = self.nearest(block.header.height)
+        if known.height == block.header.height:
+            _check_same(known, block)
         return self.remember(TrustedHeader.of(block))
 
     def verify(self, block: LightBlock) -> TrustedHeader | None:

@@ -154,6 +154,20 @@ def light_block(session: Session, height: int) -> Flow[LightBlock]:
         return end.value  # type: ignore[no-any-return]
 
 
+def trust_block(session: Session, height: int, block_hash: bytes) -> Flow[LightBlock]:
+    """Trusts the block of a height because its hash comes from a trusted source; returns it as the node shows it.
+
+    Raises VerificationFailed if the node shows another, Rejected("trust_missing") without a trusted chain.
+    """
+    light = _trusted(session).light
+    answer = yield Call("qenex_getLightBlock", {"height": height})
+    block: LightBlock = reading("light block", forms.light_block, answer)
+    if block.header.height != height:
+        raise VerificationFailed("height", f"asked for height {height}, answered for {block.header.height}")
+    light.trust(block, block_hash)
+    return block
+
+
 def lead_to(session: Session, header: Header) -> Flow[None]:
     """Follows the validator set up to a header that names another one than is trusted, if a chain is trusted."""
     if session.trusted is not None and not session.trusted.leads_to(header):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from qenex_node.client.errors import VerificationFailed
-from qenex_node.client.light import LightBlock, LightClient, TrustPeriod
+from qenex_node.client.light import LightBlock, LightClient
 from state import rfc6962
 from state.block import evidence_hash, receipts_root, tx_root
 from state.errors import Rejected
@@ -62,17 +62,18 @@ class Proven:
 class TrustedChain:
     """A chain as far as it is trusted: genesis, the headers proved so far, and the highest block answered for."""
 
-    def __init__(self, genesis: Genesis, expected_hash: bytes | None = None, period: TrustPeriod | None = None) -> None:
+    def __init__(self, genesis: Genesis, expected_hash: bytes | None = None, light: LightClient | None = None) -> None:
         """Takes the genesis document, which must come from a source that is trusted.
 
         With `expected_hash` the document may come from anywhere: raises VerificationFailed("chain") if it is another.
+        `light` holds headers of this chain that are trusted already; several chains may share it.
         """
         if expected_hash is not None and genesis.hash != expected_hash:
             raise VerificationFailed("chain", f"the genesis document has the hash 0x{genesis.hash.hex()}")
         self.genesis = genesis
         self.context: ChainContext = genesis.context
         self.height = 0
-        self.light = LightClient(genesis, period)
+        self.light = light or LightClient(genesis)
 
     def validators_at(self, height: int) -> ValidatorSet:
         """Returns the trusted set in force at a height, as far as this chain was followed."""
