@@ -5,12 +5,15 @@ A check knows only what correct validators say and commit, as anyone outside cou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from consensus.messages import Kind, Message, NewView, PrePrepare, Vote
+from consensus.messages import Decided, Kind, Message, NewView, PrePrepare, ViewChange, Vote
+from devnet.simulation.trace import describe_message
 from devnet.simulation.world import ACCOUNTS, ASSET, BALANCE
 from state.block import vote_preimage
+from state.errors import InvariantError
 from state.execution import ExecutedBlock
 from state.hashing import Hash
 from state.tree.hashes import root_of
@@ -41,6 +44,15 @@ class Check:
     def left(self, machine: Machine, message: Message) -> None:
         """A message leaves the machine."""
 
+    def proved(self, message: Message) -> None:
+        """A message is heard for the first time by anyone, and all its signatures are true."""
+
+    def refused(self, message: Message, error: Exception) -> None:
+        """A message of a correct validator is refused by whoever hears it."""
+
+    def halted(self, machine: Machine, error: InvariantError) -> None:
+        """The machine stopped for good because an invariant is broken there."""
+
     def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
         """A block became the machine's durable head."""
 
@@ -49,22 +61,48 @@ class Check:
 
 
 class Agreement(Check):
-    """At each height all correct validators commit the same block."""
+    """At each height there is one final block: all correct validators commit it, and no certificate names another."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._blocks: dict[int, tuple[Hash, int]] = {}
+        self._blocks: dict[int, tuple[Hash, str]] = {}
 
     def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
         """Compares with whoever committed this height first."""
         header = executed.block.header
-        first, by = self._blocks.setdefault(header.height, (header.hash, machine.number))
-        if first != header.hash:
-            raise Violation(
-                "agreement",
-                f"at height {header.height} machine {by} committed {first.hex()[:8]}, "
-                f"and machine {machine.number} {header.hash.hex()[:8]}",
-            )
+        self._hold(header.height, header.hash, f"machine {machine.number} committed")
+
+    def proved(self, message: Message) -> None:
+        """Compares the commit certificates that a message carries."""
+        for certificate in commit_certificates(message):
+            self._hold(certificate.height, certificate.block_hash, "a certificate names")
+
+    def _hold(self, height: int, block_hash: Hash, who: str) -> None:
+        first, by = self._blocks.setdefault(height, (block_hash, who))
+        if first != block_hash:
+            raise Violation("agreement", f"at height {height} {by} {first.hex()[:8]}, and {who} {block_hash.hex()[:8]}")
+
+
+def commit_certificates(message: Message) -> Iterator[Certificate]:
+    """Yields the commit certificates inside a message."""
+    if isinstance(message, Decided):
+        yield message.certificate
+    changes = message.view_changes if isinstance(message, NewView) else (message,)
+    for change in changes:
+        if isinstance(change, ViewChange) and change.committed is not None:
+            yield change.committed
+
+
+class Sanity(Check):
+    """A correct validator never halts, and what it says is never refused."""
+
+    def halted(self, machine: Machine, error: InvariantError) -> None:
+        """Raises."""
+        raise Violation("halt", f"machine {machine.number} halts: {error}") from error
+
+    def refused(self, message: Message, error: Exception) -> None:
+        """Raises."""
+        raise Violation("messages", f"{describe_message(message)} is refused: {error}") from error
 
 
 class Certificates(Check):
@@ -167,4 +205,4 @@ class Durability(Check):
 
 CheckType: TypeAlias = type[Check]
 
-ALL_CHECKS: Final[tuple[CheckType, ...]] = (Agreement, Certificates, Votes, Money, Transactions, Durability)
+ALL_CHECKS: Final[tuple[CheckType, ...]] = (Agreement, Sanity, Certificates, Votes, Money, Transactions, Durability)

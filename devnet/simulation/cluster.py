@@ -10,6 +10,7 @@ from typing import Any, Final
 from consensus.interface import Report, ReportKind
 from consensus.messages import Kind, Message, decode_message, encode_message
 from consensus.verify import verify_message
+from devnet.simulation.attacker import Attacker
 from devnet.simulation.chain import Chain
 from devnet.simulation.checks import ALL_CHECKS, Check, CheckType, Violation
 from devnet.simulation.conducts import CONDUCTS, Conduct
@@ -19,9 +20,11 @@ from devnet.simulation.machine import Machine
 from devnet.simulation.network import Network
 from devnet.simulation.pool import Lane
 from devnet.simulation.schedule import SECOND, Schedule
+from devnet.simulation.schemes import play
 from devnet.simulation.settings import CALM, CORRECT, Settings
 from devnet.simulation.signatures import STAND_IN, Scheme, real
 from devnet.simulation.trace import Trace, describe, describe_message
+from devnet.simulation.twins import RoundGate
 from devnet.simulation.variants import SOUND, Variant
 from devnet.simulation.work import Executions
 from devnet.simulation.world import world_of
@@ -70,6 +73,7 @@ class Cluster:
         self.variant = variant
         self.world = world_of(settings.n, settings.leader_term)
         self.scheme: Scheme = real(self.world.secrets) if settings.exact else STAND_IN
+        self.believed = variant.believed(self.world.validators)
         self.schedule = Schedule()
         self.counts: dict[str, int] = {}
         self._trace = None if write is None else Trace(write, lambda: self.schedule.now_us)
@@ -89,6 +93,7 @@ class Cluster:
         self._judged = [machine for machine in self.machines if machine.index in self._correct]
         for machine, skew_ms in zip(self.machines, settings.skews_ms, strict=False):
             machine.skew_ms = skew_ms
+        self.attacker: Attacker | None = None
         self._checks: list[Check] = [check(self) for check in checks]
         self._transactions: list[Transaction] = []
         self._unsent = [list(transfers) for transfers in self.world.transfers]
@@ -123,10 +128,22 @@ class Cluster:
         self.schedule.at(self.settings.heal_us, self._heal)
         for machine in self.machines:
             self.schedule.after(0, machine.start)
+        if self.settings.rounds:
+            self.network.gate = RoundGate(self.settings.rounds)
+        if self.settings.schemes:
+            self.attacker = self.network.gate = Attacker(self, self._rng("attacker"))
+            self.schedule.after(0, self._attack)
+
+    def _attack(self) -> None:
+        if self.attacker is not None:
+            self.attacker.play(play(self.attacker, self.settings.schemes))
 
     def _heal(self) -> None:
         self.trace(WORLD, "heals")
         self.network.links = CALM
+        self.network.gate = None
+        if self.attacker is not None:
+            self.attacker.stop()
 
     def _what_is_missing(self) -> str:
         total = len(self._transactions)
@@ -197,13 +214,15 @@ class Cluster:
     def _prove(self, message: Message) -> bool:
         try:
             read = decode_message(encode_message(message))
-            verify_message(read, self.world.genesis.hash, lambda height: self.world.validators, self.scheme.verify)
+            verify_message(read, self.world.genesis.hash, lambda height: self.believed, self.scheme.verify)
         except (DecodeError, Rejected) as error:
-            if getattr(message, "sender", None) in self._correct:
-                raise Violation("messages", f"{describe_message(message)} is refused: {error}") from error
+            for check in self._checks if getattr(message, "sender", None) in self._correct else ():
+                check.refused(message, error)
             return False
         if read != message:
             raise Violation("messages", f"{describe_message(message)} is read as another message")
+        for check in self._checks:
+            check.proved(message)
         return True
 
     def left(self, machine: Machine, message: Message) -> None:
@@ -232,8 +251,8 @@ class Cluster:
     def halted(self, machine: Machine, error: InvariantError) -> None:
         """A machine stopped for good because an invariant is broken there."""
         self.trace(machine.number, "halts: {}", error)
-        if machine.index in self._correct:
-            raise Violation("halt", f"machine {machine.number} halts: {error}") from error
+        for check in self._checks if machine.index in self._correct else ():
+            check.halted(machine, error)
 
     def reported(self, machine: Machine, report: Report) -> None:
         """A core reports: counted, never acted on."""

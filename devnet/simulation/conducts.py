@@ -23,7 +23,7 @@ from consensus.messages import (
     signing_preimage,
 )
 from devnet.simulation.schedule import SECOND
-from devnet.simulation.settings import CORRECT, TWIN
+from devnet.simulation.settings import CORRECT, PUPPET, TWIN
 from state.hashing import Hash
 from state.transaction import Transaction
 from state.types import Height, TimeMs, View
@@ -80,6 +80,15 @@ class Selective(Conduct):
             self._silences.clear()
         silent = self._silences.setdefault((to, int(message.kind)), self.rng.random() < 0.5)
         return () if silent else ((to, message),)
+
+
+class Puppet(Conduct):
+    """Follows its core but for the times in which an attacker speaks for it."""
+
+    def say(self, machine: Machine, to: int, message: Message) -> Iterable[Said]:
+        """Returns the message, or nothing while the attacker speaks."""
+        attacker = machine.cluster.attacker
+        return () if attacker is not None and attacker.speaks else ((to, message),)
 
 
 class Censor(Conduct):
@@ -178,6 +187,7 @@ def signed(machine: Machine, message: S) -> S:
 CONDUCTS: Final[dict[str, type[Conduct]]] = {
     CORRECT: Conduct,
     TWIN: Conduct,
+    PUPPET: Puppet,
     "censor": Censor,
     "mute": Mute,
     "selective": Selective,

@@ -154,15 +154,13 @@ class Fetching:
 
     def blocks_came(self, parcel: BlocksSent) -> None:
         """Takes committed blocks, each on the strength of its certificate alone."""
-        world = self._machine.cluster.world
+        cluster = self._machine.cluster
         for body, certificate in parcel.blocks:
             header = body.header
             if header.height <= self._disk.chain.head.height or certificate.block_hash != header.hash:
                 continue
             try:
-                verify_certificate(
-                    certificate, world.genesis.hash, world.validators, self._machine.cluster.scheme.verify
-                )
+                verify_certificate(certificate, cluster.world.genesis.hash, cluster.believed, cluster.scheme.verify)
             except Rejected:
                 continue
             for tx in body.transactions:

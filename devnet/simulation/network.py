@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from consensus.messages import Kind
 from devnet.simulation.faults import Link
@@ -15,8 +15,15 @@ from devnet.simulation.schedule import Schedule
 from devnet.simulation.settings import Links
 
 
+class Gate(Protocol):
+    """Somebody who sees every message before the links do, and may keep it."""
+
+    def takes(self, source: int, target: int, message: Any, kind: Kind | None) -> bool:
+        """Returns whether it keeps the message, to drop it or to have it carried later."""
+
+
 class Network:
-    """All links of a cluster."""
+    """All links of a cluster. `gate`, if there is one, stands before them all."""
 
     def __init__(
         self, schedule: Schedule, rng: random.Random, links: Links, deliver: Callable[[int, int, Any], None]
@@ -24,6 +31,7 @@ class Network:
         """Takes what gets a message that arrives: deliver(from, to, message)."""
         self.links = links
         self.sent = 0
+        self.gate: Gate | None = None
         self._schedule = schedule
         self._rng = rng
         self._deliver = deliver
@@ -47,6 +55,8 @@ class Network:
         """
         rng, links = self._rng, self.links
         self.sent += 1
+        if self.gate is not None and self.gate.takes(source, target, message, kind):
+            return
         if self._cuts.get((source, target)) or (links.loss and rng.random() < links.loss):
             return
         if kind is not None and self._hushed.get(((source, target), kind)):
@@ -57,6 +67,10 @@ class Network:
             if links.straying and rng.random() < links.straying:
                 delay += int(links.stray_us * rng.random())
             self._schedule.after(delay, lambda: self._arrive(source, target, message))
+
+    def carry(self, source: int, target: int, message: Any, delay_us: int) -> None:
+        """Brings a message to its target after a time, past the gate and the links' own chances; cuts hold."""
+        self._schedule.after(delay_us, lambda: self._arrive(source, target, message))
 
     def _arrive(self, source: int, target: int, message: Any) -> None:
         if not self._cuts.get((source, target)):

@@ -8,6 +8,7 @@ from typing import Final
 
 from devnet.simulation.faults import end_of
 from devnet.simulation.plan_adversaries import draw_conducts, halves, hidden_commit, schemed
+from devnet.simulation.plan_attacks import attacker, hostile, twins
 from devnet.simulation.plan_faults import STORM_US, faults, links, lost_records, timing
 from devnet.simulation.schedule import SECOND
 from devnet.simulation.settings import TWIN, Settings
@@ -42,5 +43,11 @@ def draw(seed: int) -> Settings:
     )
 
 
-PLANS: Final[dict[str, Callable[[int], Settings]]] = {"storm": draw, "halves": halves}
+PLANS: Final[dict[str, Callable[[int], Settings]]] = {
+    "storm": draw,
+    "halves": halves,
+    "attacker": attacker,
+    "hostile": hostile,
+    "twins": twins,
+}
 """How settings are drawn from a seed, by name."""

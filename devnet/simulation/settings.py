@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from devnet.simulation.attacks import Groups, Scheme
 from devnet.simulation.faults import Fault
 from devnet.simulation.schedule import MS, SECOND
 
 CORRECT: Final = "correct"
 TWIN: Final = "twin"
+PUPPET: Final = "puppet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Settings:
     free number. `links` hold until `heal_us`, when the last fault is over too; from then on links are calm, and
     everything submitted must be final everywhere within `recovery_us`. Clients go on submitting until `heights_min`
     heights are reached. In an `exact` run signatures are real ones, and every machine executes every block itself.
+    Until `heal_us` too, `rounds` part the machines view by view, or an attacker plays `schemes`.
     """
 
     seed: int
@@ -65,6 +68,8 @@ class Settings:
     skews_ms: tuple[int, ...] = ()
     heights_min: int = 1
     exact: bool = False
+    rounds: tuple[Groups, ...] = ()
+    schemes: tuple[Scheme, ...] = ()
 
     @property
     def n(self) -> int:

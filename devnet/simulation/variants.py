@@ -31,6 +31,12 @@ class Variant:
         """Returns a core with these rules."""
         return Replica(config, restored, sign, self.rules)
 
+    def believed(self, validators: ValidatorSet) -> ValidatorSet:
+        """Returns a validator set whose quorum is the one that these rules hold for enough, to check certificates."""
+        believed = ValidatorSet(validators.validators)
+        believed.__dict__["quorum"] = self.rules.quorum(validators)
+        return believed
+
 
 class _SmallQuorum(Rules):
     def quorum(self, validators: ValidatorSet) -> int:
