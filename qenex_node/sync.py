@@ -44,6 +44,9 @@ class Chain(Protocol):
     def head(self) -> Header: ...
 
     @property
+    def base_height(self) -> int: ...
+
+    @property
     def validators(self) -> ValidatorSet: ...
 
     def block_at(self, height: int) -> Block | None: ...
@@ -123,7 +126,8 @@ class BlockSync:
         items: list[tuple[bytes, bytes]] = []
         size = 0
         last = min(self._chain.head.height, start + min(count, RANGE_BLOCKS_MAX) - 1)
-        for height in range(max(start, 1), last + 1):
+        # Up to its base a restored node has no blocks; asked for those, it answers with none, and others are asked.
+        for height in range(max(start, 1), last + 1) if start > self._chain.base_height else ():
             block, certificate = self._chain.block_at(height), self._chain.certificate_at(height)
             if block is None or certificate is None:
                 break

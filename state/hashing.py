@@ -22,6 +22,7 @@ TAG_VOTE: Final = b"QENEX/vote/1\x00"
 TAG_CONSENSUS: Final = b"QENEX/consensus/1\x00"
 TAG_HELLO: Final = b"QENEX/hello/1\x00"
 TAG_POSSESSION: Final = b"QENEX/possession/1\x00"
+TAG_SNAPSHOT: Final = b"QENEX/snapshot/1\x00"
 
 ZERO_HASH: Final = Hash(bytes(32))
 

@@ -113,6 +113,10 @@ class WebSocketOnly(RpcError):
     """Subscriptions need a WebSocket."""
 
 
+class BlockPruned(RpcError):
+    """The node was restored from a snapshot and has only the blocks above it: ask another."""
+
+
 _KINDS: dict[int, type[RpcError]] = {
     -32700: MalformedRequest,
     -32600: MalformedRequest,
@@ -131,6 +135,7 @@ _KINDS: dict[int, type[RpcError]] = {
     -32009: Busy,
     -32010: SwitchedOff,
     -32011: WebSocketOnly,
+    -32012: BlockPruned,
 }
 
 

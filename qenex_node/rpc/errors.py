@@ -61,6 +61,13 @@ SWITCHED_OFF: Final = ErrorKind(
 )
 WEBSOCKET_ONLY: Final = ErrorKind(-32011, "websocket_only", "Subscriptions need a WebSocket, at /ws.")
 
+BLOCK_PRUNED: Final = ErrorKind(
+    -32012,
+    "block_pruned",
+    "The node was restored from a snapshot and has only the blocks above it.",
+    ("height", "base_height"),
+)
+
 STANDARD_KINDS: Final = (PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR)
 APPLICATION_KINDS: Final = (
     REJECTED,
@@ -75,6 +82,7 @@ APPLICATION_KINDS: Final = (
     BUSY,
     SWITCHED_OFF,
     WEBSOCKET_ONLY,
+    BLOCK_PRUNED,
 )
 
 # Refusals that are not about the transaction or request itself; every other code is a plain REJECTED.
@@ -82,6 +90,7 @@ _KIND_OF_REASON: Final = {
     "mempool_full": BUSY,
     "account_limit": BUSY,
     "height_pruned": HEIGHT_PRUNED,
+    "block_pruned": BLOCK_PRUNED,
     "height_unknown": HEIGHT_AHEAD,
     "not_found": NOT_FOUND,
     "index_off": SWITCHED_OFF,

@@ -22,6 +22,10 @@ class ChainReads(Protocol):
     def oldest_state_height(self) -> int:
         """The lowest height whose state can still be read and proved."""
 
+    @property
+    def base_height(self) -> int:
+        """The height that the chain begins with here: 0, or that of the snapshot that the node was restored from."""
+
     def get(self, state_key: bytes, /) -> bytes | None:
         """Returns the newest committed value under a state key."""
 

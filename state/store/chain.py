@@ -29,6 +29,7 @@ from state.store.keys import (
     HASH_BYTES,
     HEADER,
     HEIGHT_BYTES,
+    META_BASE,
     META_HEAD,
     RECEIPTS,
     STALE,
@@ -69,11 +70,16 @@ def body_key(height: int, block_hash: bytes) -> bytes:
 # Writing
 
 
+def put_header(batch: Batch, header: Header) -> None:
+    """Puts a header."""
+    key = header_key(header.hash)
+    batch.put(key, seal(key, header.encoded))
+
+
 def put_block(batch: Batch, block: Block) -> None:
     """Puts a block: its header, and its body apart."""
     header = block.header
-    key = header_key(header.hash)
-    batch.put(key, seal(key, header.encoded))
+    put_header(batch, header)
     key = body_key(header.height, header.hash)
     batch.put(key, seal(key, block.encoded[len(_BLOCK_ARRAY) + len(header.encoded) :]))
 
@@ -90,6 +96,11 @@ def put_head(batch: Batch, header: Header, certificate: Certificate | None) -> N
     value = None if certificate is None else certificate.to_value()
     batch.put(key, seal(key, encode((header.hash, value))))
     batch.put(META_HEAD, seal(META_HEAD, encode((header.height, header.hash))))
+
+
+def put_base(batch: Batch, height: int) -> None:
+    """Notes that the chain begins here with this height, above 0: there are no blocks up to it."""
+    batch.put(META_BASE, seal(META_BASE, height_bytes(height)))
 
 
 def put_receipts(batch: Batch, height: int, receipts: Sequence[bytes]) -> None:
@@ -121,6 +132,16 @@ def read_head(database: Database) -> tuple[int, Hash]:
         if type(height) is not int:
             raise DecodeError("its height is no number")
         return height, Hash(expect_bytes(block_hash, HASH_BYTES, "block hash"))
+
+
+def read_base(database: Database) -> int:
+    """Returns the height that the chain begins with here: 0, or that of the snapshot that it was restored from."""
+    content = database.get(META_BASE)
+    if content is None:
+        return 0
+    if len(content) != HEIGHT_BYTES or not any(content):
+        raise Damaged(name_of(META_BASE), "is no height above 0")
+    return int.from_bytes(content, "big")
 
 
 def read_header(database: Database, block_hash: bytes) -> Header | None:

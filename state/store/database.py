@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import plyvel
 
 from state.errors import Rejected
-from state.store import files
+from state.store import files, replacement
 from state.store.errors import Damaged, StorageFailed
 from state.store.keys import NODE, STATE, name_of, seal, unseal
 
@@ -80,11 +80,12 @@ class Database:
 
         Raises Rejected("store_missing"), Rejected("store_locked"), Damaged naming a file, StorageFailed.
         """
-        if not files.leveldb_directory(path).is_dir():
+        if not files.leveldb_directory(path).is_dir() and not replacement.under_way(path):
             raise Rejected("store_missing", f"there is no database at {path}")
         try:
             lock = files.hold_lock(path)
             try:
+                replacement.finish(path)
                 files.check_files(path)
                 files.break_seal(path)
             except BaseException:
@@ -123,14 +124,28 @@ class Database:
         """Closes the database and, unless a write failed, seals its files."""
         if self._db.closed:
             return
+        try:
+            self._close_and_seal()
+        finally:
+            os.close(self._lock)
+
+    def give_way(self) -> None:
+        """Closes the database and puts the new one beside it in its place; see replacement.py."""
+        try:
+            self._close_and_seal()
+            replacement.replace(self.path)
+        except OSError as error:
+            raise StorageFailed(f"replacing the database {self.path}", str(error)) from error
+        finally:
+            os.close(self._lock)
+
+    def _close_and_seal(self) -> None:
         self._db.close()
         try:
             if self._failure is None:
                 files.write_seal(self.path)
         except OSError as error:
             raise StorageFailed(f"closing the database {self.path}", str(error)) from error
-        finally:
-            os.close(self._lock)
 
     # Reading
 
@@ -159,22 +174,11 @@ class Database:
         LevelDB passes over what it cannot read and says so at the end. What is passed does not push other data out
         of the cache.
         """
-        yield from self._iterate(self._db, start, stop, reverse=False)
+        yield from _iterate(self._db, start, stop, reverse=False)
 
     def scan_back(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yields the same range from its end."""
-        yield from self._iterate(self._db, start, stop, reverse=True)
-
-    def _iterate(self, source: Any, start: bytes, stop: bytes | None, *, reverse: bool) -> Iterator[Any]:
-        try:
-            with source.iterator(
-                start=start, stop=stop, reverse=reverse, verify_checksums=True, fill_cache=False
-            ) as iterator:
-                yield from iterator
-        except plyvel.CorruptionError as error:
-            raise Damaged("a table of the database", f"is damaged: {error}") from error
-        except plyvel.Error as error:
-            raise StorageFailed("reading", str(error)) from error
+        yield from _iterate(self._db, start, stop, reverse=True)
 
     def view(self) -> View:
         """Returns the database as it is now, whatever is written later."""
@@ -228,6 +232,10 @@ class View:
         """Lets go of that moment."""
         self._snapshot.close()
 
+    def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yields (key, whole value) of start <= key < stop, in order; raises Damaged, StorageFailed."""
+        yield from _iterate(self._snapshot, start, stop, reverse=False)
+
     def state(self, state_key: bytes) -> bytes | None:
         """Returns the value of a state record, or None."""
         key = STATE + state_key
@@ -267,6 +275,18 @@ def viewing(database: Database) -> Iterator[View]:
         yield view
     finally:
         view.close()
+
+
+def _iterate(source: Any, start: bytes, stop: bytes | None, *, reverse: bool) -> Iterator[Any]:
+    try:
+        with source.iterator(
+            start=start, stop=stop, reverse=reverse, verify_checksums=True, fill_cache=False
+        ) as iterator:
+            yield from iterator
+    except plyvel.CorruptionError as error:
+        raise Damaged("a table of the database", f"is damaged: {error}") from error
+    except plyvel.Error as error:
+        raise StorageFailed("reading", str(error)) from error
 
 
 def _reading(key: bytes, error: Exception) -> Exception:

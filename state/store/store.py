@@ -44,7 +44,7 @@ from state.tree.node import decode_page, page_key
 from state.tree.proof import Proof
 from state.tree.prove import prove
 from state.tree.read import load_root, read
-from state.types import VOTE_COMMIT, Address, Certificate, Header, TxId, ValidatorSet
+from state.types import VOTE_COMMIT, Address, Certificate, Header, Height, TxId, ValidatorSet
 
 ACCOUNT_TRANSACTIONS_MAX: Final = 1000
 
@@ -83,6 +83,7 @@ class Store:
         self._options = options
         self._sets: dict[Hash, ValidatorSet] = {}
         check_format(database, genesis)
+        self.base_height = Height(chain.read_base(database))
         height, block_hash = chain.read_head(database)
         self.head: Header = chain.need_header(database, block_hash)
         self.head_certificate: Certificate | None = self._check_head(height)
@@ -166,7 +167,10 @@ class Store:
         header = self.head
         if header.height != height:
             raise Damaged("the record of the head", "names a block of another height")
-        chain.read_block(self.database, header)
+        if self._has_block(height):
+            chain.read_block(self.database, header)
+        elif height < self.base_height:
+            raise Damaged("the record of the head", f"lies below {self.base_height}, which the chain begins with here")
         committed, certificate = chain.read_commit(self.database, height)
         if committed != header.hash:
             raise Damaged(f"the record of height {height}", "is of another block than the head")
@@ -293,7 +297,9 @@ class Store:
     def body(self, block_hash: Hash) -> Block | None:
         """Returns a stored block, committed or not."""
         header = chain.read_header(self.database, block_hash)
-        return None if header is None else chain.read_block(self.database, header)
+        if header is None or not self._has_block(header.height):
+            return None
+        return chain.read_block(self.database, header)
 
     def uncommitted_bodies(self) -> Mapping[Hash, int]:
         """Returns hash -> height of the blocks that are stored and not committed."""
@@ -308,17 +314,22 @@ class Store:
     # The chain
 
     def header_at(self, height: int) -> Header | None:
-        """Returns the header of a committed height, None above the head."""
+        """Returns the header of a committed height, None above the head; raises Rejected("block_pruned")."""
         if not 0 <= height <= self.head.height:
             return None
+        if height < self.base_height:
+            raise self._block_pruned(height)
         if height == self.head.height:
             return self.head
         return chain.need_header(self.database, chain.read_commit(self.database, height)[0])
 
     def block_at(self, height: int) -> Block | None:
-        """Returns the block of a committed height, None above the head."""
+        """Returns the block of a committed height, None above the head; raises Rejected("block_pruned")."""
         header = self.header_at(height)
-        return None if header is None else chain.read_block(self.database, header)
+        if header is None:
+            return None
+        self._check_block(height)
+        return chain.read_block(self.database, header)
 
     def block_by_hash(self, block_hash: Hash) -> Block | None:
         """Returns a committed block, None for others."""
@@ -334,18 +345,27 @@ class Store:
         return header.height if committed == block_hash else None
 
     def certificate_at(self, height: int) -> Certificate | None:
-        """Returns the certificate of a committed height; None for height 0 and above the head."""
+        """Returns the certificate of a committed height; None for height 0 and above the head.
+
+        Raises Rejected("block_pruned").
+        """
         if not 0 < height <= self.head.height:
             return None
+        if height < self.base_height:
+            raise self._block_pruned(height)
         return chain.read_commit(self.database, height)[1]
 
     def receipts_at(self, height: int) -> tuple[Receipt, ...]:
-        """Returns the receipts of a committed height, in block order; raises Rejected("height_unknown")."""
+        """Returns the receipts of a committed height, in block order.
+
+        Raises Rejected: "height_unknown", "block_pruned", as all do that read what is in blocks.
+        """
         return tuple(chain.decode_receipt(height, data) for data in self.receipt_bytes_at(height))
 
     def receipt_bytes_at(self, height: int) -> tuple[bytes, ...]:
-        """Returns the encoded receipts of a committed height; raises Rejected("height_unknown")."""
+        """Returns the encoded receipts of a committed height."""
         self._check_committed(height)
+        self._check_block(height)
         return chain.read_receipts(self.database, height)
 
     def receipt_at(self, height: int, index: int) -> Receipt | None:
@@ -356,6 +376,7 @@ class Store:
     def transaction_at(self, height: int, index: int) -> bytes | None:
         """Returns the wire bytes of one transaction without proving its whole block, None beyond the last."""
         self._check_committed(height)
+        self._check_block(height)
         block_hash, _ = chain.read_commit(self.database, height)
         return chain.read_wire(self.database, height, block_hash, index)
 
@@ -383,7 +404,10 @@ class Store:
         return tuple(found)
 
     def validators_at(self, height: int) -> ValidatorSet:
-        """Returns the set in force at a height, at most the one after the head; raises Rejected("height_unknown")."""
+        """Returns the set in force at a height, at most the one after the head.
+
+        Raises Rejected: "height_unknown", "block_pruned".
+        """
         if height == self.head.height + 1:
             return self.validators
         header = self.header_at(height)
@@ -440,6 +464,22 @@ class Store:
         if known is None:
             known = self._sets[validators_hash] = chain.read_validators(self.database, validators_hash)
         return known
+
+    def _has_block(self, height: int) -> bool:
+        """Whether the block of a height that is committed here is kept."""
+        return height > self.base_height or not self.base_height
+
+    def _check_block(self, height: int) -> None:
+        if not self._has_block(height):
+            raise self._block_pruned(height)
+
+    def _block_pruned(self, height: int) -> Rejected:
+        return Rejected(
+            "block_pruned",
+            f"the block of height {height} is not kept: this node was restored from a snapshot of height "
+            f"{self.base_height} and has the blocks above it; ask another",
+            {"height": height, "base_height": self.base_height},
+        )
 
     def _unknown(self, height: int) -> Rejected:
         return Rejected(

@@ -3,7 +3,8 @@
 1. The files are compared with what the node left when it stopped, and opened by LevelDB's strictest checks.
 2. Every record is read and its own checks are made: checksums, vote records, blocks not committed.
 3. The chain is executed again from the genesis document in a scratch database: transactions' signatures, validity of
-   each block, certificates.
+   each block, certificates. The chain of a node that was restored from a snapshot is executed from that snapshot on;
+   where it is no longer kept, see verify_restored.py.
 4. All records of the chain, its state, its kept trees and indexes are compared with the scratch database byte for byte.
 
 Nothing is trusted but the genesis document. Damage does not stop the audit where it can go on.
@@ -43,7 +44,10 @@ from state.store.keys import (
     unseal,
 )
 from state.store.pruning import Pruner
+from state.store.replacement import new_path
+from state.store.snapshots import Snapshot, path_of, run, write_database
 from state.store.store import Store, StoreOptions, check_format
+from state.store.verify_restored import verify_restored
 from state.store.votes import VoteRecords
 from state.transaction import decode_transaction, verify_signatures
 from state.types import VOTE_COMMIT, Certificate
@@ -68,13 +72,15 @@ class Finding:
 
 @dataclass(slots=True, eq=False)
 class VerifyReport:
-    """What an audit saw. `height` is how far the chain was executed again; `head` what the database says it has.
+    """What an audit saw. `head` is what the database says it has, `height` how far the chain was executed again, `base`
+    where it begins here: up to there it rests on the certificate of a snapshot's header.
 
     `complete` says that every check was made: damage may end an audit early.
     """
 
     findings: list[Finding] = field(default_factory=list)
     complete: bool = False
+    base: int = 0
     head: int = 0
     height: int = 0
     transactions: int = 0
@@ -111,6 +117,7 @@ def verify(
     ledger: Ledger,
     *,
     state_file: Path | None = None,
+    snapshots: Path | None = None,
     scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -118,6 +125,7 @@ def verify(
 
     Args:
         state_file: the file of genesis accounts, if genesis names one.
+        snapshots: where the node keeps its snapshots, if it was restored from one.
         scratch: a directory on a file system with room for a second copy of the state; a temporary one by default.
         progress: is told how far it is.
 
@@ -133,7 +141,7 @@ def verify(
         return report
     try:
         with tempfile.TemporaryDirectory(dir=scratch, prefix="qenex-verify-") as directory:
-            _Audit(database, genesis, ledger, report, tell).run(Path(directory) / "store", state_file)
+            _Audit(database, genesis, ledger, report, tell).run(Path(directory) / "store", state_file, snapshots)
     finally:
         database.close()
     return report
@@ -141,6 +149,18 @@ def verify(
 
 def _silent(stage: str, done: int, total: int) -> None:
     """The progress of whoever does not want to know."""
+
+
+def _snapshot_at(database: Database, base: int, snapshots: Path | None) -> Snapshot | None:
+    """Returns the snapshot that a chain begins with here, None where it is not kept or not whole."""
+    if snapshots is None:
+        return None
+    try:
+        snapshot = Snapshot.open(path_of(snapshots, base))
+    except Rejected:
+        return None
+    committed, _ = chain.read_commit(database, base)
+    return snapshot if snapshot.manifest.header.hash == committed else None
 
 
 class _Audit:
@@ -157,19 +177,31 @@ class _Audit:
         self.oldest = 0
         self.index_from: int | None = None
 
-    def run(self, scratch_path: Path, state_file: Path | None) -> None:
+    def run(self, scratch_path: Path, state_file: Path | None, snapshots: Path | None) -> None:
         """Makes the whole audit."""
         self._check_records()
         if not self._check_frame():
             return
         options = StoreOptions(index_accounts=self.index_from is not None, durable=False)
-        scratch = Store.create(scratch_path, self.genesis, self.ledger, state_file=state_file, options=options)
+        if not self.report.base:
+            scratch = Store.create(scratch_path, self.genesis, self.ledger, state_file=state_file, options=options)
+        else:
+            snapshot = _snapshot_at(self.database, self.report.base, snapshots)
+            if snapshot is None:
+                self.report.complete = verify_restored(self.database, self.genesis, self.report)
+                return
+            scratch = self._restore(scratch_path, snapshot, options)
         try:
             if self._execute_all(scratch):
                 self._compare(scratch.database)
                 self.report.complete = True
         finally:
             scratch.close()
+
+    def _restore(self, path: Path, snapshot: Snapshot, options: StoreOptions) -> Store:
+        """Returns a scratch database that begins as this one did."""
+        run(write_database(path, self.genesis, snapshot.manifest, snapshot.certificate, snapshot, options))
+        return Store.open(new_path(path), self.genesis, self.ledger, options)
 
     # Each record by itself
 
@@ -196,6 +228,8 @@ class _Audit:
         try:
             check_format(database, self.genesis)
             report.head, _ = chain.read_head(database)
+            report.base = chain.read_base(database)
+            report.height = report.base
             self.oldest = Pruner(database, None).oldest
             self.index_from = index.read_start(database)
         except Damaged as error:
@@ -222,7 +256,7 @@ class _Audit:
         report = self.report
         executor = Executor(self.ledger, self.genesis.context, scratch)
         pruner = Pruner(scratch.database, None)
-        for height in range(1, report.head + 1):
+        for height in range(report.base + 1, report.head + 1):
             try:
                 self._execute(scratch, executor, *self._read(height))
             except (InvariantError, Rejected) as error:

@@ -6,7 +6,7 @@ The rows are those that `update` would put for the same pairs.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Final
 
 from state.errors import InvariantError
@@ -35,27 +35,52 @@ def build(pairs: Iterable[tuple[bytes, bytes]], version: int) -> Rows:
     `pairs` are (key hash, value) with strictly ascending key hashes; InvariantError is raised otherwise. The root
     record comes last, so a build that was broken off is seen.
     """
-    written_by = version_bytes(version)
-    spine = _Spine(written_by)
-    waiting: Ref | None = None
-    shared = _NO_COMMON
+    rows: list[tuple[bytes, bytes]] = []
+    builder = Builder(version, lambda node_key, row: rows.append((node_key, row)))
     for key, value in pairs:
+        builder.add(key, value)
+        yield from rows
+        rows.clear()
+    root = builder.finish()
+    yield from rows
+    return root
+
+
+class Builder:
+    """The same, for whoever has the pairs one by one: `add` each, then `finish`; rows go to `put` as they are done."""
+
+    def __init__(self, version: int, put: Callable[[bytes, bytes], None]) -> None:
+        """Takes the version that the rows are written by, and what takes (node key, row)."""
+        self._version = version_bytes(version)
+        self._put = put
+        self._spine = _Spine(self._version, put)
+        self._waiting: Ref | None = None
+        self._last = b""
+        self._shared = _NO_COMMON
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Takes the next pair (key hash, value); raises InvariantError unless key hashes ascend strictly."""
         if len(key) != HASH_BYTES:
             raise InvariantError(f"a tree key has {len(key)} bytes instead of {HASH_BYTES}")
+        waiting = self._waiting
         if waiting is not None:
-            common = _common_nibbles(waiting[2] or b"", key)
-            spine.place(waiting, max(shared, common))
-            yield from spine.close_below(common)
-            shared = common
-        yield value_key(written_by, key), encode_value(value)
-        waiting = leaf_hash(key, sha256(value)), written_by, key
-    top = waiting
-    if waiting is not None and shared != _NO_COMMON:
-        spine.place(waiting, shared)
-        yield from spine.close_below(_NO_COMMON)
-        top = spine.top
-    yield written_by, encode_root(written_by, top)
-    return EMPTY if top is None else Hash(top[0])
+            common = _common_nibbles(self._last, key)
+            self._spine.place(waiting, max(self._shared, common))
+            self._spine.close_below(common)
+            self._shared = common
+        self._put(value_key(self._version, key), encode_value(value))
+        self._waiting = leaf_hash(key, sha256(value)), self._version, key
+        self._last = key
+
+    def finish(self) -> Hash:
+        """Puts what is still open and the root record, and returns the root."""
+        top = self._waiting
+        if top is not None and self._shared != _NO_COMMON:
+            self._spine.place(top, self._shared)
+            self._spine.close_below(_NO_COMMON)
+            top = self._spine.top
+        self._put(self._version, encode_root(self._version, top))
+        return EMPTY if top is None else Hash(top[0])
 
 
 def _common_nibbles(before: bytes, after: bytes) -> int:
@@ -69,8 +94,9 @@ def _common_nibbles(before: bytes, after: bytes) -> int:
 class _Spine:
     """The open pages from the root to the newest key, by depth in nibbles."""
 
-    def __init__(self, version: bytes) -> None:
+    def __init__(self, version: bytes, put: Callable[[bytes, bytes], None]) -> None:
         self.version = version
+        self.put = put
         self.pages: list[Page] = []
         self.path = b""
         self.top: Ref | None = None
@@ -82,14 +108,14 @@ class _Spine:
         self.path = leaf[2] or b""
         self.pages[depth].set(nibble_at(self.path, depth), leaf)
 
-    def close_below(self, depth: int) -> Generator[tuple[bytes, bytes], None, None]:
-        """Finishes all open pages deeper than `depth`, deepest first, and yields their rows."""
+    def close_below(self, depth: int) -> None:
+        """Finishes all open pages deeper than `depth`, deepest first, and puts their rows."""
         while len(self.pages) > depth + 1:
             page = self.pages.pop()
             digest = page.rehash(ALL_NODES)
             at = len(self.pages)
             node_key = page_key(self.version, at, self.path)
-            yield node_key, page.encode(node_key)
+            self.put(node_key, page.encode(node_key))
             self.top = digest, self.version, None
             if at:
                 self.pages[at - 1].set(nibble_at(self.path, at - 1), self.top)

@@ -115,6 +115,7 @@ class Node:
     def __init__(self, peers: list[FakePeer]) -> None:
         self.head = header_of(0, GENESIS, ())
         self.validators = VALIDATORS
+        self.base_height = 0
         self.reports: list[tuple[str, float, str]] = []
         self.peers = peers
         self.sync = BlockSync(self, GENESIS, self.commit)  # type: ignore[arg-type]

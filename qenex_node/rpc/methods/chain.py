@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from qenex_node.rpc import history, render, schemas
-from qenex_node.rpc.errors import HEIGHT_AHEAD, NOT_FOUND, RpcError
+from qenex_node.rpc.errors import BLOCK_PRUNED, HEIGHT_AHEAD, NOT_FOUND, RpcError
 from qenex_node.rpc.methods.heights import block_height, check_height
 from qenex_node.rpc.params import BLOCK_REF, HEIGHT, choice, integer
 from qenex_node.rpc.registry import Call, Method, Param, Result
@@ -62,7 +62,7 @@ async def get_blocks(call: Call, start: int | None, limit: int) -> JsonValue:
     """Answers qenex_getBlocks."""
     store = call.node.store
     head_height = store.head.height
-    first = max(0, head_height - limit + 1) if start is None else check_height(store, start)
+    first = max(store.base_height, head_height - limit + 1) if start is None else check_height(store, start)
     headers: list[JsonValue] = []
     pauses = history.Pauses()
     for height in range(first, min(head_height, first + limit - 1) + 1):
@@ -144,7 +144,7 @@ METHODS: Final = (
             ),
             "`next_offset` is where the next page begins, null on the last. Block 0 has no certificate.",
         ),
-        errors=(NOT_FOUND, HEIGHT_AHEAD),
+        errors=(NOT_FOUND, HEIGHT_AHEAD, BLOCK_PRUNED),
         example=("latest", "ids"),
         waiting=get_block,
     ),
@@ -160,7 +160,7 @@ METHODS: Final = (
             schemas.fields(headers=schemas.array(schemas.HEADER), next=schemas.nullable(schemas.NUMBER)),
             "`next` is the height to go on from, null at the head.",
         ),
-        errors=(NOT_FOUND, HEIGHT_AHEAD),
+        errors=(NOT_FOUND, HEIGHT_AHEAD, BLOCK_PRUNED),
         example=(0, 20),
         waiting=get_blocks,
     ),
@@ -183,7 +183,7 @@ METHODS: Final = (
         "The validator set in force at a height.",
         params=(Param("height", HEIGHT, "the height; if left out, the one after the head", None),),
         result=Result("validators", schemas.VALIDATORS, "A validator's index is its place in the list."),
-        errors=(HEIGHT_AHEAD,),
+        errors=(HEIGHT_AHEAD, BLOCK_PRUNED),
         plain=get_validators,
     ),
 )

@@ -59,6 +59,7 @@ class ChainWorld(World):
         self.states = [dict(self.state)]
         self.places: dict[bytes, tuple[int, int]] = {}
         self.oldest_state_height = 0
+        self.base_height = 0
         self.accounts_indexed_from: int | None = 1
         self.reads: Counter[str] = Counter()
 
