@@ -31,6 +31,7 @@ def on_committed(core: Core, event: Committed) -> None:
 
 def _start_set(core: Core, validators: ValidatorSet) -> None:
     """A view belongs to one set: the new one starts at its own view 0, and nothing said in the old one moves it."""
+    recovery.on_new_set(core)
     core.set_validators(validators, core.height)
     core.view = core.promised = core.rules.view_in_next_set(core.promised)
     core.entry = None

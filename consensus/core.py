@@ -24,11 +24,13 @@ from consensus.messages import Evidence, Message, NewView, PrePrepare, Status, S
 from consensus.records import (
     ENTRY_KEY,
     PROMISE_KEY,
+    TERMS_KEY,
     Memory,
     Record,
     Round,
     Signing,
     SigningState,
+    Terms,
     decode_records,
     evidence_key,
     round_key,
@@ -94,6 +96,9 @@ class Core:
         self.old_blocks: dict[Hash, KnownBlock] = {}
         self.remembered_entry = memory.entry
         self.remembered_promise = memory.promise
+        self.remembered_terms = memory.terms
+        self.reported = memory.report is not None
+        self.terms: Terms | None = None
 
         self.view = View(0)
         self.promised = View(0)
@@ -147,12 +152,25 @@ class Core:
     @property
     def may_sign(self) -> bool:
         """Whether this validator may sign anything at the height being decided."""
-        return (
-            self.index is not None
-            and self.signing.state is SigningState.OPEN
-            and self.records_exist
-            and self.height >= self.signing.from_height
-        )
+        return self.refusal is None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing may be signed at the height being decided, as a stable code; None if it may."""
+        signing, terms = self.signing, self.terms
+        if self.index is None:
+            return "not_in_force"
+        if not self.records_exist:
+            return "records_missing"
+        if self.reported:
+            return "reported"
+        if signing.state is SigningState.BARRED:
+            return "records_lost"
+        if signing.state is SigningState.RECOVERING and terms is None:
+            return "recovering"
+        if self.height < signing.from_height or (terms is not None and self.height <= terms.head_height):
+            return "behind"
+        return None
 
     @property
     def suspicion(self) -> str | None:
@@ -318,6 +336,20 @@ class Core:
                 self.view_changes[self.index] = promise
             elif since < self.since:
                 self.forget((PROMISE_KEY,), ())
+        self._restore_terms()
+
+    def _restore_terms(self) -> None:
+        """Takes up what a statement on a lost quorum binds us to, as long as the validator set is the one it names."""
+        terms, self.terms = self.remembered_terms, None
+        if terms is None or terms.since > self.since:
+            return
+        if terms.since < self.since:
+            self.forget((TERMS_KEY,), ())
+            return
+        self.terms = terms
+        self.promised = max(self.promised, terms.view)
+        if self.height <= terms.head_height:
+            self.proven = Height(terms.head_height + 1)
 
     def _restore_rounds(self, restored: Restored) -> None:
         for place in sorted(self.rounds):

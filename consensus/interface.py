@@ -355,7 +355,8 @@ class Phase(StrEnum):
 class Snapshot:
     """The replica as it stands, for RPC and metrics. Indexes are those of the set in force.
 
-    `timers` maps names to the ms at which they fire, on the clock of Tick.
+    `refusal` says as a stable code why nothing may be signed: not_in_force, records_missing, records_lost, recovering,
+    reported (a lost quorum), behind. `timers` maps names to the ms at which they fire, on the clock of Tick.
     """
 
     height: Height
@@ -367,6 +368,7 @@ class Snapshot:
     primary: int
     index: int | None
     may_sign: bool
+    refusal: str | None
     proposal: Hash | None
     prepares: tuple[int, ...]
     commits: tuple[int, ...]

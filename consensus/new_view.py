@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from consensus.messages import NewView
+from consensus.records import Terms
 from consensus.rules import Rules
 from state.errors import DecodeError, Rejected
 from state.types import Height, ValidatorSet, View
@@ -20,14 +21,17 @@ def check_new_view(
     since: Height,
     primary: Callable[[Height, View], int],
     rules: Rules,
+    terms: Terms | None = None,
 ) -> None:
     """Raises Rejected with code `new_view_<reason>` unless the NEW-VIEW is valid for the set in force since `since`."""
     changes = message.view_changes
     senders = [change.sender for change in changes]
     if senders != sorted(set(senders)) or any(sender >= validators.n for sender in senders):
         raise Rejected("new_view_senders", "VIEW-CHANGEs must be of members of the set, in order, each once")
-    if len(changes) != rules.quorum(validators):
+    if len(changes) < rules.quorum(validators):
         raise Rejected("new_view_quorum", f"{len(changes)} VIEW-CHANGEs are not a quorum of {rules.quorum(validators)}")
+    if not set(rules.must_count(terms, message.height)) <= set(senders):
+        raise Rejected("new_view_kept", "after a lost quorum, all that kept their records must change to the view")
     for change in changes:
         if change.view != message.view:
             raise Rejected("new_view_view", "every VIEW-CHANGE must be to the NEW-VIEW's view")

@@ -23,7 +23,7 @@ from consensus.messages import (
     ViewChange,
     Vote,
 )
-from state.codec import decode, encode, expect_bytes, expect_int, expect_tuple
+from state.codec import decode, encode, expect_array, expect_blob, expect_bytes, expect_int, expect_tuple
 from state.errors import DecodeError, Rejected
 from state.hashing import Hash
 from state.limits import VALIDATORS_MAX
@@ -36,6 +36,12 @@ KEY_BYTES_MAX: Final = 128
 ENTRY_KEY: Final = encode(("entry",))
 PROMISE_KEY: Final = encode(("promise",))
 SIGNING_KEY: Final = encode(("signing",))
+REPORT_KEY: Final = encode(("report",))
+TERMS_KEY: Final = encode(("terms",))
+
+# A validator that lost its records had a head of one above the statement's at most, so votes of two above, and an old
+# VIEW-CHANGE of that height counts for one more.
+TERMS_HEIGHTS: Final = 3
 
 Record = tuple[bytes, bytes]
 
@@ -92,14 +98,39 @@ class Signing:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a statement on a lost quorum binds us to, while the validator set in force since `since` rules.
+
+    Nothing is signed up to `head_height`, nor in a view below `view`; a NEW-VIEW for one of the next heights counts
+    only with VIEW-CHANGEs of all of `kept`, the validators that kept their records. `digest` is the statement's.
+    """
+
+    since: Height
+    head_height: Height
+    view: View
+    kept: tuple[int, ...]
+    digest: Hash
+
+    @property
+    def last_height(self) -> Height:
+        """The last height for which a NEW-VIEW needs all that kept their records."""
+        return Height(self.head_height + TERMS_HEIGHTS)
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
-    """All vote records, decoded. `since` beside entry and promise is the first height of the set they belong to."""
+    """All vote records, decoded. `since` beside entry and promise is the first height of the set they belong to.
+
+    `report` is what was reported of a lost quorum and is not followed by a statement yet.
+    """
 
     rounds: dict[tuple[Height, View], Round] = field(default_factory=dict)
     entry: tuple[Height, NewView | Certificate] | None = None
     promise: tuple[Height, ViewChange] | None = None
     signing: Signing = Signing()
     evidence: tuple[Evidence, ...] = ()
+    terms: Terms | None = None
+    report: bytes | None = None
 
     @property
     def height_max(self) -> Height:
@@ -118,6 +149,15 @@ def recovery_records(head_height: Height | None, started_ms: int) -> tuple[Recor
     """
     signed_at_most = None if head_height is None else Height(head_height + 1)
     return (signing_record(Signing(SigningState.RECOVERING, Height(1), signed_at_most, started_ms)),)
+
+
+def rollback_records(records: Mapping[bytes, bytes], head_height: Height) -> tuple[Record, ...]:
+    """Returns what `rollback` writes when it takes the block of `head_height` off the chain, beside what is there.
+
+    Records of decided heights are gone by then, so nothing is signed again up to the height that was the head.
+    """
+    signing = decode_records(records).signing
+    return (signing_record(replace(signing, from_height=Height(max(signing.from_height, head_height + 1)))),)
 
 
 def round_key(height: Height, view: View) -> bytes:
@@ -152,6 +192,17 @@ def signing_record(signing: Signing) -> Record:
     """Returns the record of whether we may sign."""
     value = (int(signing.state), signing.from_height, signing.signed_at_most, signing.started_ms)
     return SIGNING_KEY, _versioned(value)
+
+
+def terms_record(terms: Terms) -> Record:
+    """Returns the record of what a statement binds us to."""
+    value = (terms.since, terms.head_height, terms.view, terms.kept, terms.digest)
+    return TERMS_KEY, _versioned(value)
+
+
+def report_record(report: bytes) -> Record:
+    """Returns the record of a report on a lost quorum, by its canonical bytes."""
+    return REPORT_KEY, _versioned(report)
 
 
 def evidence_key(item: Evidence) -> bytes:
@@ -199,6 +250,10 @@ def _read(memory: Memory, key: bytes, data: bytes) -> Memory:
             return replace(memory, promise=(Height(expect_int(since, "since")), ViewChange.from_value(change)))
         case "signing":
             return replace(memory, signing=_signing(value))
+        case "terms":
+            return replace(memory, terms=_terms(value))
+        case "report":
+            return replace(memory, report=expect_blob(value, RECORD_BYTES_MAX, "report"))
         case "evidence":
             found = Evidence.from_value(value)
             if evidence_key(found) != key:
@@ -240,6 +295,17 @@ def _signing(value: Any) -> Signing:
         Height(expect_int(from_height, "height")),
         None if signed_at_most is None else Height(expect_int(signed_at_most, "height")),
         expect_int(started_ms, "time"),
+    )
+
+
+def _terms(value: Any) -> Terms:
+    since, head_height, view, kept, digest = expect_tuple(value, 5, "terms")
+    return Terms(
+        Height(expect_int(since, "since")),
+        Height(expect_int(head_height, "height")),
+        View(expect_int(view, "view")),
+        tuple(expect_int(item, "index") for item in expect_array(kept, VALIDATORS_MAX, "kept")),
+        Hash(expect_bytes(digest, 32, "digest")),
     )
 
 

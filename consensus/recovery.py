@@ -17,8 +17,11 @@ from state.types import Certificate, Header, Height
 
 def on_committed(core: Core, header: Header, certificate: Certificate) -> None:
     """Follows a recovery through the chain; called before the replica moves above `header`."""
-    signing = core.signing
+    signing, terms = core.signing, core.terms
     if signing.state is not SigningState.RECOVERING:
+        return
+    if terms is not None and header.height >= terms.last_height:
+        _keep(core, Signing(SigningState.OPEN, Height(header.height + 1)), "recovered")
         return
     if signing.signed_at_most is None:
         if header.time_ms > signing.started_ms + 2 * core.config.drift_ms:
@@ -28,6 +31,13 @@ def on_committed(core: Core, header: Header, certificate: Certificate) -> None:
     if without_us and header.height >= core.rules.recovery_height(signing.signed_at_most):
         above = Height(max(header.height + 1, signing.from_height))
         _keep(core, Signing(SigningState.OPEN, above), "recovered")
+
+
+def on_new_set(core: Core) -> None:
+    """Ends a recovery under a statement where a new set begins at a height at which nothing can have been signed."""
+    terms = core.terms
+    if terms is not None and core.signing.state is SigningState.RECOVERING and core.height >= terms.last_height:
+        _keep(core, Signing(SigningState.OPEN, core.height), "recovered")
 
 
 def on_own_vote_shown(core: Core, message: Message) -> None:

@@ -102,6 +102,7 @@ class Replica:
             primary=core.primary(core.height, core.view),
             index=core.index,
             may_sign=core.may_sign,
+            refusal=core.refusal,
             proposal=None if core.accepted is None else core.accepted.block_hash,
             prepares=_members(tally.mask(Kind.PREPARE, core.view), core.validators.n),
             commits=_members(tally.mask(Kind.COMMIT, core.view), core.validators.n),

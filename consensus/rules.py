@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from consensus.messages import Kind, Status, Suspect, ViewChange
-from consensus.records import Memory
+from consensus.records import Memory, Terms
 from state.hashing import Hash
 from state.types import Certificate, Height, ValidatorSet, View
 
@@ -119,6 +119,13 @@ class Rules:
             if held is not None and change.height == highest and (best is None or held.view > best.view):
                 best = held
         return best
+
+    def must_count(self, terms: Terms | None, height: Height) -> tuple[int, ...]:
+        """Whose VIEW-CHANGEs a NEW-VIEW needs beside being a quorum: after a lost quorum, all that kept their records.
+
+        Any q COMMITs of before were given by one of these at least, and only its VIEW-CHANGE still tells of them.
+        """
+        return terms.kept if terms is not None and height <= terms.last_height else ()
 
     # ---- heights and validator sets ----
 

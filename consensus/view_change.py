@@ -73,7 +73,7 @@ def on_new_view(core: Core, message: NewView) -> None:
     """Enters a view by its NEW-VIEW, once: others for the same view are ignored from then on."""
     if not core.rules.same_set(message.height, core.since):
         return
-    check_new_view(message, core.validators, core.since, core.primary, core.rules)
+    check_new_view(message, core.validators, core.since, core.primary, core.rules, core.terms)
     for change in message.view_changes:
         _learn(core, change)
     if core.may_enter(message.view):
@@ -82,7 +82,7 @@ def on_new_view(core: Core, message: NewView) -> None:
 
 def settle(core: Core) -> None:
     """Applies what may now apply: promise the next view, join a greater one, renew the promise, open the view."""
-    if not core.may_sign or not (core.suspects or core.view_changes):
+    if not core.may_sign or not (core.suspects or core.view_changes or core.promised > core.view):
         return
     if not core.rules.decision_binds(core.decided is not None):
         _leave(core)
@@ -133,11 +133,14 @@ def _leave(core: Core) -> None:
 
 
 def _renew(core: Core) -> None:
-    """Makes the unanswered promise again at a risen height; not while blocks are still being fetched."""
+    """Makes the unanswered promise again at a risen height; not while blocks are still being fetched.
+
+    A statement on a lost quorum promises a view without a VIEW-CHANGE: it is made here too.
+    """
     if core.promised <= core.view or core.index is None or core.proven > core.height:
         return
     own = core.view_changes.get(core.index)
-    if own is None or own.height < core.height:
+    if own is None or own.view < core.promised or own.height < core.height:
         ballot.promise(core, core.promised)
 
 
@@ -152,12 +155,14 @@ def _open(core: Core) -> None:
     if highest > core.height or core.primary(highest, core.promised) != core.index:
         return
     counted = [change for change in changes if _counts(core, change, highest)]
-    quorum = core.quorum
-    if own not in counted or len(counted) < quorum:
+    needed = (own.sender, *core.rules.must_count(core.terms, highest))
+    chosen = [change for change in counted if change.sender in needed]
+    if len(chosen) < len(set(needed)) or len(counted) < core.quorum:
         return
-    others = [change for change in counted if change is not own][: quorum - 1]
-    chosen = tuple(sorted((own, *others), key=lambda change: change.sender))
-    enter(core, core.promised, ballot.new_view(core, chosen))
+    others = [change for change in counted if change.sender not in needed]
+    chosen += others[: max(0, core.quorum - len(chosen))]
+    chosen.sort(key=lambda change: change.sender)
+    enter(core, core.promised, ballot.new_view(core, tuple(chosen)))
 
 
 def _counts(core: Core, change: ViewChange, highest: Height) -> bool:

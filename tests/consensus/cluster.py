@@ -155,17 +155,21 @@ class Node:
 
     # ---- life ----
 
-    def _made(self) -> Replica:
-        config = io.Config(
-            CHAIN, GENESIS, None if self.observer else self.who.key, self.cluster.leader_term, **self.cluster.config
-        )
+    def config(self) -> io.Config:
+        key = None if self.observer else self.who.key
+        return io.Config(CHAIN, GENESIS, key, self.cluster.leader_term, **self.cluster.config)
+
+    def restored(self) -> io.Restored:
+        """What the disk holds."""
         height = Height(len(self.chain) + 1)
-        restored = io.Restored(
+        return io.Restored(
             self.head, self.chain[-1][1] if self.chain else None, self.cluster.set_at(height),
             self.cluster.since(height), self.records, self.stored.get,
         )  # fmt: skip
+
+    def _made(self) -> Replica:
         self.timer = 0
-        return Replica(config, restored, None if self.observer else self.who.sign, self.rules)
+        return Replica(self.config(), self.restored(), None if self.observer else self.who.sign, self.rules)
 
     @property
     def head(self) -> Header:

@@ -252,3 +252,17 @@ class OneIsEnough(Rules):
 
     def one_correct(self, validators):
         return 1
+
+
+class OnlyQuorumCounts(Rules):
+    """After a lost quorum any q VIEW-CHANGEs open a view, the blank ones of wiped validators among them."""
+
+    def must_count(self, terms, height):
+        return ()
+
+
+class KeptForOneHeight(Rules):
+    """After a lost quorum all that kept their records are waited for at the first height alone."""
+
+    def must_count(self, terms, height):
+        return terms.kept if terms is not None and height == terms.head_height + 1 else ()

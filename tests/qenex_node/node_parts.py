@@ -116,6 +116,7 @@ class ScriptedCore:
             primary=self.primary,
             index=0,
             may_sign=True,
+            refusal=None,
             proposal=self.proposal,
         )
 
