@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "query": Entry("cli.commands.query", "Read accounts, assets, blocks and proofs."),
     "light": Entry("cli.commands.light", "Check what a node answers, trusting only the genesis document."),
     "verify": Entry("cli.commands.verify", "Audit a stopped node's whole chain and state."),
+    "rollback": Entry("cli.commands.rollback", "Take the newest block of a stopped node's database back."),
     "recover": Entry("cli.commands.recover", "Let a validator sign again after its vote records were lost."),
     "devnet": Entry("cli.commands.devnet", "Run, load and break a network on this machine."),
     "completion": Entry("cli.commands.completion", "Print the shell's completion script."),

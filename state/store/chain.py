@@ -95,7 +95,12 @@ def put_head(batch: Batch, header: Header, certificate: Certificate | None) -> N
     key = CHAIN + height_bytes(header.height)
     value = None if certificate is None else certificate.to_value()
     batch.put(key, seal(key, encode((header.hash, value))))
-    batch.put(META_HEAD, seal(META_HEAD, encode((header.height, header.hash))))
+    batch.put(META_HEAD, seal(META_HEAD, head_content(header)))
+
+
+def head_content(header: Header) -> bytes:
+    """Returns the content of the record of the head."""
+    return encode((header.height, header.hash))
 
 
 def put_base(batch: Batch, height: int) -> None:

@@ -1,4 +1,4 @@
-"""`qenex verify`, `recover` and `start`: what they refuse, and what they say about a database."""
+"""`qenex verify`, `recover`, `rollback` and `start`: what they refuse, and what they say about a database."""
 
 from __future__ import annotations
 
@@ -50,9 +50,15 @@ def test_recovery_must_be_meant(qenex: Qenex, home: Path) -> None:
     assert full.json["error"]["code"] == "not_a_validator"
 
 
-@pytest.mark.parametrize("command", ["verify", "recover", "start"])
+def test_a_rollback_must_be_meant_and_ends_at_genesis(qenex: Qenex, home: Path) -> None:
+    assert qenex("rollback", "--home", home, "--json").json["error"]["code"] == "confirmation_needed"
+    ended = qenex("rollback", "--home", home, "--yes", "--json")
+    assert (ended.code, ended.json["error"]["code"]) == (ExitCode.REFUSED, "rollback_impossible")
+
+
+@pytest.mark.parametrize("command", ["verify", "recover", "rollback", "start"])
 def test_an_open_database_and_a_missing_home_are_named(qenex: Qenex, home: Path, command: str) -> None:
-    confirmed = ("--yes",) if command == "recover" else ()
+    confirmed = ("--yes",) if command in ("recover", "rollback") else ()
     missing = qenex(command, "--home", home / "nowhere", "--json", *confirmed)
     assert (missing.code, missing.json["error"]["code"]) == (ExitCode.HOME, "home_missing")
     node_home = open_home(home)
