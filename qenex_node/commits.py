@@ -108,7 +108,7 @@ class Commits:
                 if pace.tired:
                     await pace.rest()
             began = time.perf_counter()
-            executed = await drive(self._executor.execute(block.header, transactions))
+            executed = await drive(self._executor.execute(block.header, transactions, block.evidence))
             self._metrics.observe(m.EXECUTE_SECONDS, time.perf_counter() - began)
         except Rejected as error:
             raise InvariantError(f"certified block {block.header.height} does not execute here: {error}") from error

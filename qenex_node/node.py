@@ -55,7 +55,7 @@ from state.execution import Executor
 from state.keys import verify_ed25519
 from state.ledger import Ledger
 from state.store import Store
-from state.types import Hash, Height
+from state.types import Hash
 
 log = Log("qenex.node")
 
@@ -197,8 +197,7 @@ class Node:
             head=store.head,
             certificate=store.head_certificate,
             validators=store.validators,
-            # No transaction changes the set yet: that of genesis is in force from the first height on.
-            validators_since=Height(1),
+            validators_since=store.validators_since,
             records=store.votes() if store.votes_exist and self._key is not None else None,
             load_block=load_block,
         )

@@ -37,10 +37,10 @@ class Block:
     evidence: tuple[bytes, ...] = ()
 
     @classmethod
-    def of(cls, header: Header, transactions: Iterable[Transaction]) -> Block:
-        """Returns the block of these decoded transactions, whose wire hashes are known already."""
+    def of(cls, header: Header, transactions: Iterable[Transaction], evidence: Sequence[bytes] = ()) -> Block:
+        """Returns the block of these decoded transactions, whose wire hashes are known already, and evidence."""
         items = tuple(transactions)
-        block = cls(header, tuple([tx.wire for tx in items]))
+        block = cls(header, tuple([tx.wire for tx in items]), tuple(evidence))
         block.__dict__["wire_hashes"] = tuple([tx.wire_hash for tx in items])
         return block
 

@@ -3,8 +3,9 @@
 A block is executed on an overlay of the committed state, without touching the database: the result holds everything
 that a commit writes, and is dropped without a trace if the block loses. Work goes in slices of about a millisecond.
 
-What depends on a clock, on who the proposer is, or on the proof of signatures is not looked at here: signatures are
-proved once, before a transaction comes this far. Local policy is never validity.
+What depends on a clock, on who the proposer is, or on the proof of transactions' signatures is not looked at here:
+those are proved once, before a transaction comes this far. Evidence is proved here, because the set that it accuses a
+member of is state. Local policy is never validity.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from typing import Final, Protocol, TypeVar
 
 from state.block import Block, evidence_hash
 from state.errors import InvariantError, Rejected
+from state.evidence import EquivocationProof, Verify, decode_evidence, in_block_order, verify_evidence
 from state.hashing import Hash, sha256
+from state.keys import verify_ed25519
 from state.ledger import AccountCache, BlockRun, Environment, Ledger, Receipt
 from state.ledger.account import Account
 from state.ledger.overlay import ACCOUNTS_CACHED_DEFAULT
-from state.limits import BLOCK_TRANSACTIONS_MAX
+from state.ledger.plugin import Accusation
+from state.ledger.run import EVIDENCE_UNITS
+from state.ledger.validators import VALIDATORS_KEY, decode_rule, read_rule_at
+from state.limits import BLOCK_TRANSACTIONS_MAX, EVIDENCE_MAX
 from state.rfc6962 import root_in_slices
 from state.slices import Slices
 from state.transaction import Transaction
@@ -35,8 +41,6 @@ _SLICE_KEYS: Final = 1024
 _MISFITS_MAX: Final = 64
 """How many transactions that are too big for what is left of a block are passed over before it counts as full."""
 
-_EMPTY_EVIDENCE: Final = evidence_hash(())
-
 _RULE_OF_CODE: Final = {
     "expired": "deadline",
     "deadline_too_far": "deadline",
@@ -47,6 +51,16 @@ _RULE_OF_CODE: Final = {
     "fee_unaffordable": "fee",
 }
 """The name of the validity rule that a transaction breaks; any other code breaks the rule "operation"."""
+
+
+_RULE_OF_FIELD: Final = {
+    "tx_root": "tx_root",
+    "units_used": "units_used",
+    "receipts_root": "receipts_root",
+    "state_root": "state_root",
+    "next_validators_hash": "next_validators",
+}
+"""The name of the validity rule that a header field breaks that is not what executing the block gives."""
 
 
 class StateSource(Protocol):
@@ -73,7 +87,8 @@ class ExecutedBlock:
     """A block with everything that committing it writes. Nothing of it is written or cached anywhere yet.
 
     `changes` maps state keys to new values, None where a record goes; `touched` holds, for each transaction, the
-    accounts that list it as theirs; `accounts` are the changed accounts decoded, for the cache.
+    accounts that list it as theirs; `validators_next` is the set in force at the next height; `accounts` are the
+    changed accounts decoded, for the cache.
     """
 
     block: Block
@@ -98,12 +113,15 @@ class Executor:
         *,
         accounts_cached: int = ACCOUNTS_CACHED_DEFAULT,
         pages_cached: int = CACHE_PAGES_DEFAULT,
+        verify: Verify = verify_ed25519,
     ) -> None:
+        """Takes the rules, the chain, its state, the bounds of the caches, and how evidence's signatures are proved."""
         self.ledger = ledger
         self.context = context
         self.source = source
         self._accounts = AccountCache(source, accounts_cached)
         self._pages = PageCache(pages_cached)
+        self._verify = verify
         self._cached_head: Hash = source.head.hash
 
     @property
@@ -137,8 +155,10 @@ class Executor:
         proposer: bytes,
         out_of_time: Callable[[], bool],
         skipped: Callable[[Transaction, Rejected], None] | None = None,
+        *,
+        evidence: Iterable[bytes] = (),
     ) -> Slices[ExecutedBlock | None]:
-        """Makes the next block of those `candidates`, in their order, that may enter and fit.
+        """Makes the next block of that `evidence` and those `candidates`, in their order, that may enter and fit.
 
         Args:
             time_ms: the block's time; one later than the parent's is taken if that is not later.
@@ -146,24 +166,28 @@ class Executor:
             proposer: the consensus key of whoever proposes, 32 bytes.
             out_of_time: asked before each transaction; once true, the block is closed.
             skipped: told of each candidate that may not enter, and why.
+            evidence: encoded proofs of equivocation, in any order; what may not enter is left out.
 
         Returns None if there is nothing to propose, or if another block was committed meanwhile.
         """
         try:
-            return (yield from self._while_head(self._build(time_ms, candidates, proposer, out_of_time, skipped)))
+            work = self._build(time_ms, candidates, proposer, out_of_time, skipped, evidence)
+            return (yield from self._while_head(work))
         except Rejected as error:
             if error.code == "superseded":
                 return None
             raise
 
-    def execute(self, header: Header, transactions: Sequence[Transaction]) -> Slices[ExecutedBlock]:
+    def execute(
+        self, header: Header, transactions: Sequence[Transaction], evidence: Sequence[bytes] = ()
+    ) -> Slices[ExecutedBlock]:
         """Executes a proposed or certified block and proves that it is valid.
 
-        `transactions` are those of the block, in order, with their signatures proved. Raises
-        Rejected("block_invalid", why, {"rule": name}); Rejected("superseded") if another block was committed
-        meanwhile, which says nothing about this one.
+        `transactions` are those of the block, in order, with their signatures proved; `evidence` is the block's, which
+        is proved here. Raises Rejected("block_invalid", why, {"rule": name}); Rejected("superseded") if another block
+        was committed meanwhile, which says nothing about this one.
         """
-        return (yield from self._while_head(self._execute(header, transactions)))
+        return (yield from self._while_head(self._execute(header, transactions, evidence)))
 
     def _while_head(self, work: Slices[T]) -> Slices[T]:
         """Runs `work`, which reads the committed state, and breaks it off as soon as that state is another."""
@@ -184,9 +208,17 @@ class Executor:
         proposer: bytes,
         out_of_time: Callable[[], bool],
         skipped: Callable[[Transaction, Rejected], None] | None,
+        evidence: Iterable[bytes],
     ) -> Slices[ExecutedBlock | None]:
         head = self.source.head
         draft = _Draft(self, max(time_ms, head.time_ms + 1))
+        for proof, item in in_block_order(evidence):
+            if draft.evidence_misfit(item) is None:
+                try:
+                    draft.add_evidence(proof, item)
+                except Rejected:
+                    continue
+                yield
         misfits = 0
         for tx in candidates:
             if misfits > _MISFITS_MAX or out_of_time():
@@ -201,15 +233,18 @@ class Executor:
                     skipped(tx, error)
             if draft.pause_due():
                 yield
-        if not draft.transactions:
+        if not draft.transactions and not draft.evidence:
             return None
         return (yield from draft.finish(proposer))
 
-    def _execute(self, header: Header, transactions: Sequence[Transaction]) -> Slices[ExecutedBlock]:
-        self._check_header(header)
-        if not transactions:
-            raise _invalid("empty", "a block holds at least one transaction")
+    def _execute(
+        self, header: Header, transactions: Sequence[Transaction], evidence: Sequence[bytes]
+    ) -> Slices[ExecutedBlock]:
+        self._check_header(header, evidence)
+        if not transactions and not evidence:
+            raise _invalid("empty", "a block holds at least one transaction or piece of evidence")
         draft = _Draft(self, header.time_ms)
+        yield from self._execute_evidence(draft, evidence)
         for place, tx in enumerate(transactions):
             try:
                 misfit = draft.misfit(tx)
@@ -224,14 +259,25 @@ class Executor:
                 yield
         executed = yield from draft.finish(header.proposer)
         ours = executed.block.header
-        for rule in ("tx_root", "units_used", "receipts_root", "state_root"):
-            if getattr(ours, rule) != getattr(header, rule):
-                raise _invalid(rule, f"the header's {rule} is not that of our own execution")
+        for field_name, rule in _RULE_OF_FIELD.items():
+            if getattr(ours, field_name) != getattr(header, field_name):
+                raise _invalid(rule, f"the header's {field_name} is not that of our own execution")
         if ours != header:
             raise InvariantError(f"block {header.height} passed every rule and still differs from our own header")
         return executed
 
-    def _check_header(self, header: Header) -> None:
+    def _execute_evidence(self, draft: _Draft, evidence: Sequence[bytes]) -> Slices[None]:
+        for place, item in enumerate(evidence):
+            misfit = draft.evidence_misfit(item)
+            if misfit is not None:
+                raise _invalid(misfit, f"evidence {place} goes beyond the bound of {misfit} in a block")
+            try:
+                draft.add_evidence(decode_evidence(item), item)
+            except Rejected as error:
+                raise _invalid("evidence", f"evidence {place}: {error}") from error
+            yield
+
+    def _check_header(self, header: Header, evidence: Sequence[bytes]) -> None:
         head, validators = self.source.head, self.source.validators
         expected = (
             ("version", header.version, HEADER_VERSION),
@@ -239,8 +285,7 @@ class Executor:
             ("height", header.height, head.height + 1),
             ("parent", header.parent_hash, head.hash),
             ("validators", header.validators_hash, validators.hash),
-            ("next_validators", header.next_validators_hash, validators.hash),
-            ("evidence", header.evidence_hash, _EMPTY_EVIDENCE),
+            ("evidence", header.evidence_hash, evidence_hash(evidence)),
         )
         for rule, found, wanted in expected:
             if found != wanted:
@@ -250,7 +295,7 @@ class Executor:
 
 
 class _Draft:
-    """A block in the making: the transactions applied so far, against the bounds of the chain's parameters."""
+    """A block in the making: what was applied so far, against the bounds of the chain's parameters."""
 
     def __init__(self, executor: Executor, time_ms: int) -> None:
         self.executor = executor
@@ -260,8 +305,44 @@ class _Draft:
         self.run: BlockRun = executor.ledger.begin_block(state, self.environment)
         self.bytes_left: int = executor.ledger.read_parameter(state, "block_bytes_max")
         self.units_left: int = executor.ledger.read_parameter(state, "block_units_max")
+        self.evidence_age: int = executor.ledger.read_parameter(state, "evidence_age_heights")
         self.transactions: list[Transaction] = []
+        self.evidence: list[bytes] = []
+        self.last_place: tuple[int, ...] = ()
         self.units_at_pause = 0
+
+    def evidence_misfit(self, item: bytes) -> str | None:
+        """Returns which bound a piece of evidence would break, or None."""
+        if len(item) > self.bytes_left:
+            return "bytes"
+        if self.units_left < EVIDENCE_UNITS:
+            return "units"
+        return "count" if len(self.evidence) >= EVIDENCE_MAX else None
+
+    def add_evidence(self, proof: EquivocationProof, item: bytes) -> None:
+        """Applies a piece of evidence that fits; raises Rejected if it may not enter.
+
+        Its age is looked at first: that bounds how far back its validator set is searched.
+        """
+        height = self.environment.height
+        if proof.place <= self.last_place:
+            raise Rejected("evidence_order", "evidence is in order of height, view, kind and offender, each once")
+        if not height - self.evidence_age <= proof.height <= height:
+            raise Rejected("evidence_age", f"evidence of height {proof.height} may not enter a block at {height}")
+        validators = read_rule_at(self.executor.state, proof.height).validators
+        if proof.offender >= validators.n:
+            raise Rejected("sender_unknown", f"validator index {proof.offender} is not in the set of {validators.n}")
+        offender = validators.validators[proof.offender]
+        executor = self.executor
+
+        def prove() -> None:
+            verify_evidence(proof, executor.context.genesis_hash, validators, executor._verify)
+
+        self.run.apply_evidence(Accusation(offender, proof.offence, proof.height, proof.view), prove)
+        self.last_place = proof.place
+        self.evidence.append(item)
+        self.bytes_left -= len(item)
+        self.units_left -= EVIDENCE_UNITS
 
     def misfit(self, tx: Transaction) -> str | None:
         """Returns which bound the transaction would break, or None."""
@@ -291,6 +372,8 @@ class _Draft:
         """Computes the roots and makes the block."""
         source, run = self.executor.source, self.run
         changes, accounts = yield from run.finish()
+        rule = changes.get(VALIDATORS_KEY)
+        validators_next = source.validators if rule is None else decode_rule(rule).validators
         hashed: dict[bytes, bytes | None] = {}
         for count, (state_key, value) in enumerate(changes.items(), 1):
             hashed[sha256(state_key)] = value
@@ -310,20 +393,20 @@ class _Draft:
             receipts_root=receipts_root,
             state_root=tree.root,
             validators_hash=source.validators.hash,
-            next_validators_hash=source.validators.hash,
+            next_validators_hash=validators_next.hash,
             proposer=proposer,
-            evidence_hash=_EMPTY_EVIDENCE,
+            evidence_hash=evidence_hash(self.evidence),
             units_used=run.units_used,
         )
         return ExecutedBlock(
-            block=Block.of(header, self.transactions),
+            block=Block.of(header, self.transactions, self.evidence),
             changes=changes,
             tree=tree,
             receipts=tuple(run.receipts),
             receipt_bytes=tuple(run.receipt_bytes),
             transactions=tuple(self.transactions),
             touched=tuple(run.touched),
-            validators_next=source.validators,
+            validators_next=validators_next,
             accounts=accounts,
         )
 

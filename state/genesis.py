@@ -54,13 +54,21 @@ def check_asset_code(code: str) -> AssetCode:
     return AssetCode(code)
 
 
+def check_validator_name(name: str) -> None:
+    """Raises Rejected("validator_name_invalid") unless a name is 1 to 32 of a-z, 0-9, '.', '_', '-', no sign first."""
+    if not _NAME.match(name):
+        raise Rejected("validator_name_invalid", f"validator name {name!r}: use a-z, 0-9, '.', '_' and '-'")
+
+
 @dataclass(frozen=True, slots=True)
 class ChainParameters:
     """What a chain chooses for itself. All values are integers or text, and become part of the state.
 
     block_bytes_max and block_units_max bound a block; leader_term is in heights (0: a primary stays until suspected);
     drift_ms bounds a proposal's time against a validator's clock; native_asset is what fees are paid in;
-    open_issuance is 1 where every account may issue assets, 0 where only accounts with assets in genesis may.
+    open_issuance is 1 where every account may issue assets, 0 where only accounts with assets in genesis may;
+    evidence_age_heights is how many heights after an offence its evidence may still enter a block; evidence_suspends
+    is 1 where it takes the offender out of the validator set.
     """
 
     block_bytes_max: int = 2 * 1024 * 1024
@@ -69,6 +77,8 @@ class ChainParameters:
     drift_ms: int = 5_000
     native_asset: str = "QNX"
     open_issuance: int = 1
+    evidence_age_heights: int = 100_000
+    evidence_suspends: int = 1
 
     def check(self) -> None:
         """Raises Rejected("genesis_invalid") for values outside their bounds."""
@@ -78,6 +88,8 @@ class ChainParameters:
             "leader_term": (0, 1 << 32),
             "drift_ms": (100, 600_000),
             "open_issuance": (0, 1),
+            "evidence_age_heights": (1, 1 << 32),
+            "evidence_suspends": (0, 1),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
@@ -164,8 +176,10 @@ class Genesis:
                 "genesis_invalid", f"chain id {self.chain_id!r}: use lower case letters, digits, '.' and '-'"
             )
         for validator in self.validators.validators:
-            if not _NAME.match(validator.name):
-                raise Rejected("genesis_invalid", f"validator name {validator.name!r}: use a-z, 0-9, '.', '_' and '-'")
+            try:
+                check_validator_name(validator.name)
+            except Rejected as error:
+                raise Rejected("genesis_invalid", error.message) from None
         self.parameters.check()
         codes = [asset.code for asset in self.assets]
         if codes != sorted(set(codes)):

@@ -18,8 +18,9 @@ from state.ledger.fields import ADDRESS, AMOUNT, ASSET_CODE, Values, record
 from state.ledger.overlay import Overlay
 from state.ledger.plugin import EventType, OperationFailed, Plugin
 from state.ledger.receipt import Event
+from state.ledger.validators import VALIDATORS_KEY, Rule, changed_rule_pairs, decode_rule
 from state.limits import EVENTS_MAX, EXTENSION_BYTES_MAX, EXTENSIONS_MAX
-from state.types import Address, Amount, AssetCode
+from state.types import Address, Amount, AssetCode, Height, ValidatorSet
 
 RECORD_BYTES_MAX: Final = 64 * 1024
 
@@ -64,6 +65,7 @@ class Context:
         "_movers",
         "_overlay",
         "_plugin",
+        "_rule",
         "_touched",
         "height",
         "sender",
@@ -88,6 +90,7 @@ class Context:
         self._authorised: tuple[Address, ...] = ()
         self._events: list[Event] | None = None
         self._touched: dict[Address, None] = {}
+        self._rule: Rule | None = None
 
     # For whoever runs the block, not for rules.
 
@@ -276,6 +279,31 @@ class Context:
         )
         self._touched[address] = None
 
+    # Validators
+
+    @property
+    def validators(self) -> ValidatorSet:
+        """The set in force at this height; after a change by this block, the one in force at the next."""
+        return self._validator_rule().validators
+
+    def change_validators(self, validators: ValidatorSet) -> None:
+        """Puts another set in force from the next height on. Once in a block, and only at its end: in the block the
+        set is one."""
+        rule = self._validator_rule()
+        if self._events is not None or rule.first > self.height or validators.hash == rule.validators.hash:
+            raise InvariantError("a validator set is changed once, at the end of a block, and to another one")
+        self._rule = Rule(Height(self.height + 1), validators)
+        for state_key, value in changed_rule_pairs(self._rule, rule.first):
+            self._overlay.set_record(state_key, value)
+
+    def _validator_rule(self) -> Rule:
+        if self._rule is None:
+            data = self._overlay.record(VALIDATORS_KEY)
+            if data is None:
+                raise InvariantError("the state holds no validator set")
+            self._rule = decode_rule(data)
+        return self._rule
+
     # Records, parameters, events
 
     def get(self, *key: Any) -> Any:
@@ -345,6 +373,10 @@ class BlockView:
     def assets(self) -> Iterator[tuple[Asset | None, Asset]]:
         """Yields asset before (None: it is new) and now, of all that were changed."""
         return self._overlay.assets_before()
+
+    def record(self, state_key: bytes) -> bytes | None:
+        """Returns a plug-in's record, a parameter or a record of validators as it is now."""
+        return self._overlay.record(state_key)
 
     def records(self) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
         """Yields state key, value before and value now, of plug-ins' records that were put."""

@@ -230,6 +230,35 @@ class TextType(FieldType):
 
 
 @dataclass(frozen=True, slots=True)
+class ChoiceType(FieldType):
+    """One of some words."""
+
+    choices: tuple[str, ...]
+
+    def decode(self, value: Any, what: str) -> str:
+        """Reads and checks the word."""
+        if type(value) is not str or value not in self.choices:
+            raise DecodeError(f"{what} must be one of {', '.join(self.choices)}")
+        return value
+
+    def encode(self, value: str) -> str:
+        """Returns the word."""
+        return value
+
+    def from_json(self, value: Any, what: str) -> str:
+        """Reads and checks the word."""
+        return self.decode(value, what)
+
+    def to_json(self, value: str) -> str:
+        """Returns the word."""
+        return value
+
+    def schema(self) -> dict[str, JsonValue]:
+        """An enumeration."""
+        return {"type": "string", "enum": list(self.choices)}
+
+
+@dataclass(frozen=True, slots=True)
 class BytesType(FieldType):
     """From `size_min` to `size_max` bytes; 0x-hex in JSON."""
 

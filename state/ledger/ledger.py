@@ -17,6 +17,7 @@ from state.ledger.asset import FLAGS_KNOWN, Asset, asset_key
 from state.ledger.context import RECORD_BYTES_MAX, parameter_key
 from state.ledger.domains import account as account_domain
 from state.ledger.domains import asset as asset_domain
+from state.ledger.domains import governance as governance_domain
 from state.ledger.domains import transfer as transfer_domain
 from state.ledger.entry import FeePrice, authorised_accounts, check_deadline, check_fee, check_sequence, free_of_charge
 from state.ledger.overlay import StateReader, read_account, read_asset, read_balance
@@ -24,10 +25,15 @@ from state.ledger.plugin import Plugin
 from state.ledger.receipt import Receipt
 from state.ledger.registry import Parsed, Registry
 from state.ledger.run import BlockRun, Environment
+from state.ledger.validators import genesis_rule_pairs
 from state.transaction import Operation, Transaction
 
-DEFAULT_PLUGINS: Final = (transfer_domain.PLUGIN, asset_domain.PLUGIN, account_domain.PLUGIN)
-VALIDATORS_KEY: Final = encode(("validators",))
+DEFAULT_PLUGINS: Final = (
+    transfer_domain.PLUGIN,
+    asset_domain.PLUGIN,
+    account_domain.PLUGIN,
+    governance_domain.PLUGIN,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class Ledger:
         """
         for name in PARAMETER_NAMES:
             yield parameter_key(name), encode(getattr(genesis.parameters, name))
-        yield VALIDATORS_KEY, encode(genesis.validators.to_value())
+        yield from genesis_rule_pairs(genesis)
         supplies = genesis.supplies()
         for entry in genesis.assets:
             if entry.flags > FLAGS_KNOWN:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from state.errors import Rejected
+from state.evidence import Offence
 from state.genesis import Genesis
 from state.ledger.fields import FieldType, Record, Values
 from state.slices import Slices
-from state.types import Address
+from state.types import Address, Height, Validator, View
 
 if TYPE_CHECKING:
     from state.ledger.context import BlockView, Context
@@ -115,6 +116,16 @@ class Extension:
 
 
 @dataclass(frozen=True, slots=True)
+class Accusation:
+    """What a piece of evidence in a block proves: the validator of that height who signed two blocks there."""
+
+    offender: Validator
+    offence: Offence
+    height: Height
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
 class Plugin:
     """One domain of the ledger.
 
@@ -123,9 +134,12 @@ class Plugin:
 
     - genesis(genesis): yields (state key, value) of its records at the chain's birth;
     - block_begin(context): at the start of each block, without a transaction and without events;
+    - evidence(context, accusation): for each piece of evidence, before the transactions and without events; raises
+      Rejected for one that may not enter a block;
     - before_move(context, source or None, target or None, asset, amount): before each change of balances between
       accounts, None where money is minted or burned; may fail the transaction;
     - transaction_end(context): after the last operation; may fail the transaction;
+    - block_end(context): after the last transaction, without events; here alone the validator set may be changed;
     - block_invariant(view): in slices, when all is applied; raises InvariantError if a rule of the whole is broken.
     """
 
@@ -139,6 +153,8 @@ class Plugin:
     extension: Extension | None = None
     genesis: Callable[[Genesis], Iterable[tuple[bytes, bytes]]] | None = None
     block_begin: Callable[[Context], None] | None = None
+    evidence: Callable[[Context, Accusation], None] | None = None
     before_move: Callable[[Context, Address | None, Address | None, str, int], None] | None = None
     transaction_end: Callable[[Context], None] | None = None
+    block_end: Callable[[Context], None] | None = None
     block_invariant: Callable[[BlockView], Slices[None]] | None = None

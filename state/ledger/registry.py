@@ -71,8 +71,10 @@ class Registry:
         if len(tags) > EXTENSIONS_MAX:
             raise InvariantError(f"at most {EXTENSIONS_MAX} plug-ins may extend accounts")
         self.block_begin = [(p, p.block_begin) for p in self.plugins if p.block_begin]
+        self.evidence = [(p, p.evidence) for p in self.plugins if p.evidence]
         self.before_move = [(p, p.before_move) for p in self.plugins if p.before_move]
         self.transaction_end = [(p, p.transaction_end) for p in self.plugins if p.transaction_end]
+        self.block_end = [(p, p.block_end) for p in self.plugins if p.block_end]
         self.block_invariant = [(p, p.block_invariant) for p in self.plugins if p.block_invariant]
 
     def _add(self, plugin: Plugin) -> None:

@@ -6,6 +6,7 @@ fee, and happens whole or not at all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +17,7 @@ from state.ledger.account import Account
 from state.ledger.context import BlockView, Context
 from state.ledger.entry import FeePrice, authorised_accounts, check_deadline, check_fee, check_next_in_sequence
 from state.ledger.overlay import Changes, Overlay, StateReader
-from state.ledger.plugin import OperationFailed
+from state.ledger.plugin import Accusation, OperationFailed
 from state.ledger.receipt import OK, Receipt
 from state.ledger.registry import Parsed, ParsedOperation, Registry
 from state.slices import Slices
@@ -25,6 +26,9 @@ from state.types import Address, Amount
 
 FEE_POOL = Address(tagged(TAG_ADDRESS, b"fees"))
 """Where fees go. No policy encodes to these four bytes, so no keys can act for it."""
+
+EVIDENCE_UNITS: Final = 4
+"""The weight of a piece of evidence: two signatures, and the records that it changes."""
 
 _HEAVY_UNITS: Final = 128
 """An operation from this weight on is a slice of its own: the heaviest takes about 5 ms."""
@@ -75,6 +79,25 @@ class BlockRun:
                 hook(self.context)
             except Rejected as error:
                 raise InvariantError(f"plug-in {plugin.name} failed at the beginning of a block: {error}") from error
+
+    def apply_evidence(self, accusation: Accusation, prove: Callable[[], None]) -> None:
+        """Records an offence; raises Rejected if it may not enter the block.
+
+        `prove` proves its signatures, or raises Rejected: it is called last, as most that is refused is known already.
+        """
+        overlay, context = self.overlay, self.context
+        if not self._registry.evidence:
+            raise Rejected("evidence_unknown", "no plug-in of this ledger takes evidence")
+        overlay.journal.clear()
+        try:
+            for plugin, hook in self._registry.evidence:
+                context.enter(plugin)
+                hook(context, accusation)
+            prove()
+        except Rejected:
+            overlay.undo()
+            raise
+        self.units_used += EVIDENCE_UNITS
 
     def apply(self, tx: Transaction) -> Receipt:
         """Applies a transaction whose signatures were proved; raises Rejected if it may not enter the block."""
@@ -159,8 +182,14 @@ class BlockRun:
         rules.apply(context, values)
 
     def finish(self) -> Slices[tuple[Changes, dict[bytes, Account | None]]]:
-        """Proves the invariants of the whole and encodes what has changed: (changes, changed accounts decoded)."""
+        """Ends the block, proves the invariants of the whole, and encodes: (changes, changed accounts decoded)."""
         environment = self.environment
+        for plugin, hook in self._registry.block_end:
+            self.context.enter(plugin)
+            try:
+                hook(self.context)
+            except Rejected as error:
+                raise InvariantError(f"plug-in {plugin.name} failed at the end of a block: {error}") from error
         for _, invariant in self._invariants:
             yield from invariant(BlockView(self.overlay, environment.height, environment.time_ms))
         return (yield from self.overlay.finish())

@@ -1,4 +1,4 @@
-"""Reading and writing the records of the chain: blocks, certificates, receipts, indexes, validator sets.
+"""Reading and writing the records of the chain: blocks, certificates, receipts, indexes.
 
 Everything that is read is decoded strictly and compared with the key that it stands under; what does not fit is named
 as damage. Which heights count as committed is decided by the store: nothing here knows the head.
@@ -19,7 +19,6 @@ from state.limits import (
     BLOCK_TRANSACTIONS_MAX,
     CERTIFICATE_BYTES_MAX,
     TRANSACTION_BYTES_MAX,
-    VALIDATORS_MAX,
 )
 from state.store.database import Batch, Database
 from state.store.errors import Damaged
@@ -34,7 +33,6 @@ from state.store.keys import (
     RECEIPTS,
     STALE,
     TRANSACTION,
-    VALIDATORS,
     after,
     height_bytes,
     name_of,
@@ -42,7 +40,7 @@ from state.store.keys import (
     read_place,
     seal,
 )
-from state.types import Certificate, Header, TxId, ValidatorSet
+from state.types import Certificate, Header, TxId
 
 _BLOCK_ARRAY: Final = b"\x93"
 """What an encoded block begins with, before its header: an array of three."""
@@ -51,7 +49,6 @@ _RECORD_BYTES_MAX: Final = 1 << 30
 """Of receipts and lists of stale rows, which have no bound but that of the block that caused them."""
 
 _ROWS_MAX: Final = 1 << 28
-_VALIDATORS_BYTES_MAX: Final = VALIDATORS_MAX * 128
 
 
 # Keys
@@ -118,12 +115,6 @@ def put_stale(batch: Batch, height: int, rows: Sequence[bytes]) -> None:
     """Puts the list of tree rows that no version from `height` on references."""
     key = STALE + height_bytes(height)
     batch.put(key, seal(key, encode(tuple(rows))))
-
-
-def put_validators(batch: Batch, validators: ValidatorSet) -> None:
-    """Puts a validator set under its hash."""
-    key = VALIDATORS + validators.hash
-    batch.put(key, seal(key, encode(validators.to_value())))
 
 
 # Reading
@@ -218,17 +209,6 @@ def decode_receipt(height: int, data: bytes) -> Receipt:
 def read_stale(database: Database, height: int) -> tuple[bytes, ...]:
     """Returns the tree rows that became stale at a height."""
     return _read_blobs(database, STALE + height_bytes(height), _ROWS_MAX, 64)
-
-
-def read_validators(database: Database, validators_hash: bytes) -> ValidatorSet:
-    """Returns the validator set with this hash."""
-    key = VALIDATORS + validators_hash
-    data = database.need(key)
-    with _Naming(key):
-        validators = ValidatorSet.from_value(decode(data, bytes_max=_VALIDATORS_BYTES_MAX))
-    if validators.hash != validators_hash:
-        raise Damaged(name_of(key), "does not have the hash that it stands under")
-    return validators
 
 
 def read_place_of(database: Database, tx_id: TxId) -> tuple[int, int] | None:

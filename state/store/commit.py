@@ -66,8 +66,6 @@ def gather(
     dropped = [(lost, at) for lost, at in bodies.items() if at <= header.height and lost != header.hash]
     for lost, at in dropped:
         chain.delete_block(batch, at, lost)
-    if executed.validators_next.hash != header.validators_hash:
-        chain.put_validators(batch, executed.validators_next)
     chain.put_receipts(batch, header.height, executed.receipt_bytes)
     yield
     yield from _put_places(batch, executed)

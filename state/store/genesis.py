@@ -115,7 +115,6 @@ def write_genesis(
     header = genesis_header(genesis, state_root)
     batch = database.batch()
     chain.put_block(batch, Block(header, ()))
-    chain.put_validators(batch, genesis.validators)
     chain.put_receipts(batch, 0, ())
     chain.put_head(batch, header, None)
     database.put(batch, META_CHAIN, genesis.hash)

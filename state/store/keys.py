@@ -11,7 +11,6 @@ the chain. All hashes have 32 bytes. Arrays are in the canonical encoding.
     R       height                        [receipt, encoded ...], in block order
     T       transaction id                height, index
     A       address, height, index        nothing (only where the account index is kept)
-    W       validators hash               the validator set, encoded
     S       state key                     its newest committed value
     N       row key of the tree           a row of the tree (state/tree/node.py), which has checks of its own
     O       height                        [row key ...]: rows of N that no version from this height on references
@@ -41,7 +40,6 @@ CHAIN: Final = b"C"
 RECEIPTS: Final = b"R"
 TRANSACTION: Final = b"T"
 ACCOUNT: Final = b"A"
-VALIDATORS: Final = b"W"
 STATE: Final = b"S"
 NODE: Final = b"N"
 STALE: Final = b"O"
@@ -113,7 +111,6 @@ _NAMES: Final = {
     CHAIN: "certificate of height {}",
     RECEIPTS: "receipts of height {}",
     TRANSACTION: "place of transaction 0x{}",
-    VALIDATORS: "validator set 0x{}",
     STATE: "state record 0x{}",
     STALE: "list of stale tree rows of height {}",
     VOTE: "vote record 0x{}",

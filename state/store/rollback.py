@@ -31,7 +31,6 @@ from state.store.keys import (
     STALE,
     STATE,
     TRANSACTION,
-    VALIDATORS,
     height_bytes,
     name_of,
     seal,
@@ -113,7 +112,7 @@ def _execute_again(store: Store, genesis: Genesis, ledger: Ledger) -> ExecutedBl
     executor = Executor(ledger, genesis.context, _Before(store, below))
     transactions = [decode_transaction(wire, genesis.context) for wire in block.transactions]
     try:
-        return slices.run(executor.execute(block.header, transactions))
+        return slices.run(executor.execute(block.header, transactions, block.evidence))
     except Rejected as error:
         raise Rejected(
             "rollback_differs",
@@ -144,18 +143,6 @@ def _delete_commit(batch: Batch, store: Store, executed: ExecutedBlock) -> None:
             batch.delete(index.entry_key(address, header.height, place))
     for node_key, _ in executed.tree.puts:
         batch.delete(NODE + node_key)
-    if header.next_validators_hash != header.validators_hash and not _needed(store, header.next_validators_hash):
-        batch.delete(VALIDATORS + header.next_validators_hash)
-
-
-def _needed(store: Store, validators_hash: Hash) -> bool:
-    """Whether a set was in force at a height below the head, or came into force there."""
-    header: Header | None = store.header_at(store.head.height - 1)
-    while header is not None and header.height > 0:
-        if validators_hash in (header.validators_hash, header.next_validators_hash):
-            return True
-        header = chain.read_header(store.database, header.parent_hash)
-    return header is not None and header.validators_hash == validators_hash
 
 
 def _audit(path: Path, genesis: Genesis, ledger: Ledger, options: StoreOptions, executed: ExecutedBlock) -> None:

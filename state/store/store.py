@@ -25,6 +25,7 @@ from state.genesis import PARAMETER_NAMES, Genesis
 from state.hashing import Hash, sha256
 from state.ledger import Ledger, Receipt
 from state.ledger.context import parameter_key
+from state.ledger.validators import FIRST_HEIGHT, VALIDATORS_KEY, Rule, read_rule, rule_at, rules_back
 from state.slices import Slices
 from state.store import chain, index
 from state.store.commit import PreparedCommit, gather
@@ -81,15 +82,14 @@ class Store:
         self.database = database
         self._genesis_hash = genesis.hash
         self._options = options
-        self._sets: dict[Hash, ValidatorSet] = {}
         check_format(database, genesis)
         self.base_height = Height(chain.read_base(database))
         height, block_hash = chain.read_head(database)
         self.head: Header = chain.need_header(database, block_hash)
-        self.head_certificate: Certificate | None = self._check_head(height)
-        self.validators: ValidatorSet = self._set(self.head.next_validators_hash)
-        self.nodes = Rows(database)
         self._view: View = database.view()
+        self._rules: list[Rule] = [self._check_rule()]
+        self.head_certificate: Certificate | None = self._check_head(height)
+        self.nodes = Rows(database)
         self._pruner = Pruner(database, options.keep_heights)
         self._check_state(ledger)
         self._votes = VoteRecords(database)
@@ -162,6 +162,21 @@ class Store:
 
     # What is checked at opening
 
+    def _check_rule(self) -> Rule:
+        """Proves the validator set in force against the head, and its place in the history of sets."""
+        record = name_of(STATE + VALIDATORS_KEY)
+        try:
+            rule = read_rule(self)
+            if rule.validators.hash != self.head.next_validators_hash or rule.first > self.head.height + 1:
+                raise Damaged(record, "is not the validator set that the head names for the next height")
+            if next(rules_back(self)) != rule:
+                raise Damaged(record, "is not what the history of validator sets says")
+        except Damaged:
+            raise
+        except (InvariantError, Rejected) as error:
+            raise Damaged(record, f"is damaged: {error}") from error
+        return rule
+
     def _check_head(self, height: int) -> Certificate | None:
         """Proves the head's block and certificate."""
         header = self.head
@@ -179,9 +194,14 @@ class Store:
                 raise Damaged("the header of height 0", "does not name the genesis document")
             return None
         try:
-            verify_certificate(certificate, self._genesis_hash, self._set(header.validators_hash))
-        except Rejected as error:
-            raise Damaged(f"the certificate of height {height}", f"does not hold: {error.message}") from error
+            validators = self._rule_at(height).validators
+            if validators.hash != header.validators_hash:
+                raise Damaged("the history of validator sets", f"holds another set for height {height} than its header")
+            verify_certificate(certificate, self._genesis_hash, validators)
+        except Damaged:
+            raise
+        except (InvariantError, Rejected) as error:
+            raise Damaged(f"the certificate of height {height}", f"does not hold: {error}") from error
         if certificate.kind != VOTE_COMMIT:
             raise Damaged(f"the certificate of height {height}", "is not made of COMMITs")
         return certificate
@@ -246,8 +266,8 @@ class Store:
         self._spare_batch = prepared.batch
         self.head = header
         self.head_certificate = prepared.certificate
-        self.validators = prepared.validators_next
-        self._sets[self.validators.hash] = self.validators
+        if prepared.validators_next.hash != header.validators_hash:
+            self._rules.insert(0, Rule(Height(header.height + 1), prepared.validators_next))
         self._pruner.garbage += prepared.garbage_bytes
 
     # Votes, and bodies of blocks that are not committed
@@ -304,6 +324,32 @@ class Store:
     def uncommitted_bodies(self) -> Mapping[Hash, int]:
         """Returns hash -> height of the blocks that are stored and not committed."""
         return dict(self._bodies)
+
+    # Validators
+
+    @property
+    def validators(self) -> ValidatorSet:
+        """The set in force at the height after the head."""
+        return self._rules[0].validators
+
+    @property
+    def validators_since(self) -> Height:
+        """The first height of the unbroken rule of `validators`."""
+        return self._rules[0].first
+
+    def validators_at(self, height: int) -> ValidatorSet:
+        """Returns the set in force at a height, at most the one after the head; raises Rejected("height_unknown").
+
+        The state knows all former sets, also those of heights whose blocks are not here.
+        """
+        if not 0 <= height <= self.head.height + 1:
+            raise self._unknown(height)
+        return self._rule_at(height).validators
+
+    def _rule_at(self, height: int) -> Rule:
+        if height < self._rules[-1].first > FIRST_HEIGHT:
+            self._rules = list(rules_back(self))
+        return rule_at(self._rules, height)
 
     # The newest state
 
@@ -403,18 +449,6 @@ class Store:
             found.append(place)
         return tuple(found)
 
-    def validators_at(self, height: int) -> ValidatorSet:
-        """Returns the set in force at a height, at most the one after the head.
-
-        Raises Rejected: "height_unknown", "block_pruned".
-        """
-        if height == self.head.height + 1:
-            return self.validators
-        header = self.header_at(height)
-        if header is None:
-            raise self._unknown(height)
-        return self._set(header.validators_hash)
-
     # States of kept heights
 
     @property
@@ -458,12 +492,6 @@ class Store:
         self._pruner.stop()
 
     # Shared
-
-    def _set(self, validators_hash: Hash) -> ValidatorSet:
-        known = self._sets.get(validators_hash)
-        if known is None:
-            known = self._sets[validators_hash] = chain.read_validators(self.database, validators_hash)
-        return known
 
     def _has_block(self, height: int) -> bool:
         """Whether the block of a height that is committed here is kept."""

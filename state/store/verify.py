@@ -283,7 +283,7 @@ class _Audit:
         transactions = [decode_transaction(wire, self.genesis.context) for wire in block.transactions]
         for tx in transactions:
             verify_signatures(tx)
-        executed = slices.run(executor.execute(block.header, transactions))
+        executed = slices.run(executor.execute(block.header, transactions, block.evidence))
         prepared = slices.run(scratch.commit(executed, certificate))
         prepared.write()
         scratch.advance(prepared)

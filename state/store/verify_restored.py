@@ -8,14 +8,16 @@ header commits to. A quorum signed that header, and with it that executing the b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from state.block import Block, receipts_root, verify_certificate
 from state.errors import InvariantError, Rejected
 from state.genesis import Genesis
 from state.hashing import sha256
+from state.ledger.validators import Rule, rule_at, rules_back
 from state.store import chain
-from state.store.database import Database, viewing
+from state.store.database import Database, View, viewing
 from state.store.errors import Damaged
 from state.store.keys import STATE, after, name_of, unseal
 from state.transaction import decode_transaction, verify_signatures
@@ -33,9 +35,11 @@ def verify_restored(database: Database, genesis: Genesis, report: VerifyReport) 
     What is not as it must be is noted in `report`.
     """
     try:
-        header = _certified(database, genesis, report.base)
+        with viewing(database) as view:
+            rules = list(rules_back(_State(view)))
+        header = _certified(database, genesis, rules, report.base)
         for height in range(report.base + 1, report.head + 1):
-            following = _certified(database, genesis, height)
+            following = _certified(database, genesis, rules, height)
             if following.parent_hash != header.hash or following.validators_hash != header.next_validators_hash:
                 raise Damaged(f"the header of height {height}", "does not follow from the one before it")
             _check_content(database, genesis, following, report)
@@ -47,15 +51,27 @@ def verify_restored(database: Database, genesis: Genesis, report: VerifyReport) 
     return True
 
 
-def _certified(database: Database, genesis: Genesis, height: int) -> Header:
+class _State:
+    """The newest state, as the history of validator sets is read from it."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def get(self, state_key: bytes, /) -> bytes | None:
+        """Returns the value under a state key, or None."""
+        return self._view.state(state_key)
+
+
+def _certified(database: Database, genesis: Genesis, rules: Sequence[Rule], height: int) -> Header:
     """Returns the header of a height, which a quorum of the set that it names committed."""
     block_hash, certificate = chain.read_commit(database, height)
     header = chain.need_header(database, block_hash)
     if certificate is None or header.height != height or certificate.kind != VOTE_COMMIT:
         raise Damaged(f"the record of height {height}", "does not hold a certificate of COMMITs for its header")
-    validators = chain.read_validators(database, header.validators_hash)
-    chain.read_validators(database, header.next_validators_hash)
-    verify_certificate(certificate, genesis.hash, validators)
+    sets = [rule_at(rules, at).validators for at in (height, height + 1)]
+    if [validators.hash for validators in sets] != [header.validators_hash, header.next_validators_hash]:
+        raise Damaged("the history of validator sets", f"holds other sets than the header of height {height} names")
+    verify_certificate(certificate, genesis.hash, sets[0])
     return header
 
 

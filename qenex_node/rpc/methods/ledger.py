@@ -12,10 +12,15 @@ from qenex_node.rpc.params import ParamType
 from qenex_node.rpc.registry import Call, Method, Param, Result
 from state.errors import JsonValue
 from state.ledger import Ledger
-from state.ledger.fields import AddressType, AssetCodeType, Field, FieldType
+from state.ledger.fields import AddressType, AssetCodeType, Field, FieldType, IntegerType, TextType
 from state.ledger.plugin import Query
 
-EXAMPLES: Final[dict[type[FieldType], JsonValue]] = {AddressType: EXAMPLE_ADDRESS, AssetCodeType: "QNX"}
+EXAMPLES: Final[dict[type[FieldType], JsonValue]] = {
+    AddressType: EXAMPLE_ADDRESS,
+    AssetCodeType: "QNX",
+    IntegerType: 1,
+    TextType: "a",
+}
 
 
 def methods(ledger: Ledger) -> Iterator[Method]:

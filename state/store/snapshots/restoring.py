@@ -162,8 +162,6 @@ def _write_frame(
     header = manifest.header
     batch = database.batch()
     chain.put_header(batch, header)
-    chain.put_validators(batch, manifest.validators)
-    chain.put_validators(batch, manifest.validators_next)
     chain.put_head(batch, header, certificate)
     chain.put_base(batch, header.height)
     database.put(batch, META_CHAIN, genesis.hash)

@@ -34,6 +34,12 @@ BUILT = [
     ("mint", {"asset": "EUR", "to": BOB.address, "amount": 1}, ("EUR", BOB.address, 1)),
     ("burn", {"asset": "EUR", "amount": "9", "source": None}, (None, "EUR", 9)),
     ("set_policy", {"policy": POLICY}, (None, POLICY)),
+    (
+        "governance_propose",
+        {"by": "a", "change": "remove", "validator": "b", "from_height": 0, "expires_ms": 0},
+        ("a", "remove", "b", None, None, None, None, None, 0, 0),
+    ),
+    ("governance_vote", {"proposal": 7, "by": "a", "approve": True}, (7, "a", True)),
 ]
 
 

@@ -27,16 +27,20 @@ def key(number: int, scheme: int = ED25519) -> SigningKey:
     return SigningKey(scheme, sha256(b"person" + number.to_bytes(4, "big")))
 
 
+def validator(number: int) -> Validator:
+    """The validator v<number>: its consensus key is that of person 9000 + number, its node key of 9500 + number."""
+    return Validator(f"v{number}", key(9000 + number).public.data, key(9500 + number).public.data)
+
+
 def validators(count: int = 4) -> ValidatorSet:
     """So many validators with fixed keys."""
-    return ValidatorSet.of(
-        Validator(f"v{n}", key(9000 + n).public.data, key(9500 + n).public.data) for n in range(count)
-    )
+    return ValidatorSet.of(validator(n) for n in range(count))
 
 
 def genesis_of(
     balances: dict[Address, dict[str, int]],
     assets: Sequence[tuple[str, Address, int]] = (),
+    validator_count: int = 4,
     **parameters: Any,
 ) -> Genesis:
     """A genesis with the native asset QNX, issued by person 0, and further assets (code, issuer, flags)."""
@@ -44,7 +48,7 @@ def genesis_of(
     genesis = Genesis(
         chain_id="test-1",
         time_ms=TimeMs(START_MS),
-        validators=validators(),
+        validators=validators(validator_count),
         parameters=ChainParameters(**parameters),
         assets=tuple(GenesisAsset(AssetCode(c), 6, issuer, flags) for c, (issuer, flags) in sorted(listed.items())),
         accounts=tuple(
@@ -107,6 +111,7 @@ class World:
                 self.state[state_key] = value
         self.nodes.update(executed.tree.puts)
         self.head = executed.block.header
+        self.validators = executed.validators_next
         self.executor.committed(executed)
 
     def wire(
@@ -141,17 +146,21 @@ class World:
         """The same, decoded."""
         return decode_transaction(self.wire(*args, **kwargs), self.context)
 
-    def build(self, *transactions: Transaction, time_ms: int | None = None) -> ExecutedBlock | None:
-        """The next block of these transactions, not committed."""
+    def build(
+        self, *transactions: Transaction, time_ms: int | None = None, evidence: Iterable[bytes] = ()
+    ) -> ExecutedBlock | None:
+        """The next block of these transactions and this evidence, not committed."""
         time = self.head.time_ms + 10 if time_ms is None else time_ms
-        return slices.run(self.executor.build(time, transactions, PROPOSER, lambda: False))
+        return slices.run(self.executor.build(time, transactions, PROPOSER, lambda: False, evidence=evidence))
 
-    def block(self, *transactions: Transaction, time_ms: int | None = None) -> tuple[Receipt, ...]:
+    def block(
+        self, *transactions: Transaction, time_ms: int | None = None, evidence: Iterable[bytes] = ()
+    ) -> tuple[Receipt, ...]:
         """Builds a block, has it executed by a node that knows nothing, commits it, and returns the receipts."""
-        executed = self.build(*transactions, time_ms=time_ms)
+        executed = self.build(*transactions, time_ms=time_ms, evidence=evidence)
         assert executed is not None, "none of the transactions may enter a block"
         other = Executor(self.ledger, self.context, self, accounts_cached=0, pages_cached=0)
-        again = slices.run(other.execute(executed.block.header, executed.transactions))
+        again = slices.run(other.execute(executed.block.header, executed.transactions, executed.block.evidence))
         assert again.changes == executed.changes
         assert again.receipt_bytes == executed.receipt_bytes
         self.commit(executed)

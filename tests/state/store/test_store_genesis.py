@@ -15,7 +15,10 @@ from state.genesis import StateFile
 from state.hashing import Hash
 from state.ledger.account import Account, account_key
 from state.store import Store, genesis_header, write_state_file
+from state.store.keys import STATE, after
 from state.types import Amount, AssetCode
+
+CHAIN_KEY = encode(("governance", "chain"))
 
 QNX = AssetCode("QNX")
 
@@ -61,7 +64,13 @@ def test_accounts_of_a_state_file_give_the_same_state_as_inline_ones(tmp_path: P
     assert described == named(state_file.read_bytes(), 30, 30_000_000)
     genesis = genesis_of(range(10), state_file=described)
     store = Store.create(tmp_path / "file", genesis, LEDGER, state_file=state_file)
-    assert store.head.state_root == inline.store.head.state_root
+    states = [
+        {key: value for key, value in database.scan(STATE, after(STATE)) if key != STATE + CHAIN_KEY}
+        for database in (store.database, inline.store.database)
+    ]
+    # Only the record of the genesis hash differs: the documents do.
+    assert len(states[0]) > 40
+    assert states[0] == states[1]
     for number in (0, 9, 10, 39):
         assert store.get(account_key(address(number))) == inline.store.get(account_key(address(number)))
     assert LEDGER.read_asset(store, "QNX") == LEDGER.read_asset(inline.store, "QNX")

@@ -128,7 +128,7 @@ class _OtherRules:
     def __init__(self, *_):
         pass
 
-    def execute(self, header, transactions):
+    def execute(self, header, transactions, evidence):
         yield
         raise Rejected("block_invalid", "other rules give another state root")
 
