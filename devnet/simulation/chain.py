@@ -9,8 +9,10 @@ from devnet.simulation.world import World
 from state.errors import InvariantError
 from state.execution import ExecutedBlock
 from state.hashing import Hash
+from state.store.errors import Damaged
+from state.store.keys import STATE, name_of
 from state.transaction import Transaction
-from state.types import Certificate, Header, ValidatorSet, WireHash
+from state.types import Certificate, Header, Height, ValidatorSet, WireHash
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,25 @@ class Chain:
         self.head = world.header
         self.pairs = dict(world.pairs)
         self.nodes = dict(world.rows)
+        self.rules: list[tuple[Height, ValidatorSet]] = [(Height(1), world.validators)]
         self.blocks: list[tuple[Body, Certificate]] = []
         self.transactions: dict[WireHash, Transaction] = {}
         self.heights: dict[Hash, int] = {}
+        self.damaged = False
 
     @property
     def validators(self) -> ValidatorSet:
         """The set in force at the height after the head."""
-        return self.world.validators
+        return self.rules[-1][1]
+
+    @property
+    def validators_since(self) -> Height:
+        """The first height of its unbroken rule."""
+        return self.rules[-1][0]
+
+    def validators_at(self, height: int) -> ValidatorSet:
+        """Returns the set in force at a height; the newest known for heights beyond the next."""
+        return next(validators for since, validators in reversed(self.rules) if since <= max(height, 1))
 
     @property
     def certificate(self) -> Certificate | None:
@@ -62,6 +75,15 @@ class Chain:
         height = self.heights.get(block_hash)
         return None if height is None else self.blocks[height - 1][0]
 
+    def copy(self) -> Chain:
+        """Returns a chain that goes on by itself from here."""
+        copy = Chain(self.world)
+        copy.head, copy.damaged = self.head, self.damaged
+        copy.pairs, copy.nodes = dict(self.pairs), dict(self.nodes)
+        copy.rules, copy.blocks = list(self.rules), list(self.blocks)
+        copy.transactions, copy.heights = dict(self.transactions), dict(self.heights)
+        return copy
+
     def append(self, executed: ExecutedBlock, certificate: Certificate) -> None:
         """Makes an executed block the head."""
         header = executed.block.header
@@ -74,7 +96,37 @@ class Chain:
                 self.pairs[state_key] = value
         self.nodes.update(executed.tree.puts)
         self.head = header
+        if executed.validators_next.hash != self.validators.hash:
+            self.rules.append((Height(header.height + 1), executed.validators_next))
         self.blocks.append((Body(header, executed.transactions), certificate))
         self.heights[header.hash] = header.height
         for tx in executed.transactions:
             self.transactions[tx.wire_hash] = tx
+
+
+class Reading:
+    """A chain as the executor reads it: a record may turn out not to be what was written."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+
+    @property
+    def head(self) -> Header:
+        """The header of the newest committed block."""
+        return self._chain.head
+
+    @property
+    def validators(self) -> ValidatorSet:
+        """The set in force at the height after the head."""
+        return self._chain.validators
+
+    @property
+    def nodes(self) -> dict[bytes, bytes]:
+        """The rows of the state's tree."""
+        return self._chain.nodes
+
+    def get(self, state_key: bytes, /) -> bytes | None:
+        """Returns the value under a state key after the head, or None; raises Damaged."""
+        if self._chain.damaged:
+            raise Damaged(name_of(STATE + state_key), "does not match its checksum")
+        return self._chain.get(state_key)

@@ -59,6 +59,9 @@ class Check:
     def started(self, machine: Machine) -> None:
         """The machine's process begins, from what its disk holds."""
 
+    def forgets(self, machine: Machine) -> None:
+        """The machine's disk was lost or set back: what it held before counts no more."""
+
 
 class Agreement(Check):
     """At each height there is one final block: all correct validators commit it, and no certificate names another."""
@@ -111,15 +114,16 @@ class Certificates(Check):
     def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
         """Counts and proves the signatures."""
         header, world = executed.block.header, self.cluster.world
-        n = world.validators.n
+        validators = self.cluster.set_at(header.height)
+        n = validators.n
         quorum = (n + (n - 1) // 3) // 2 + 1
         preimage = vote_preimage(
-            world.genesis.hash, world.validators.hash, VOTE_COMMIT, header.height, certificate.view, header.hash
+            world.genesis.hash, validators.hash, VOTE_COMMIT, header.height, certificate.view, header.hash
         )
         proved = {
             index
             for index, signature in certificate.signatures
-            if index < n and self.cluster.scheme.verify(world.validators.validators[index].key, preimage, signature)
+            if index < n and self.cluster.scheme.verify(validators.validators[index].key, preimage, signature)
         }
         about = (certificate.kind, certificate.height, certificate.block_hash)
         if len(proved) < quorum or about != (VOTE_COMMIT, header.height, header.hash):
@@ -137,14 +141,14 @@ class Votes(Check):
 
     def left(self, machine: Machine, message: Message) -> None:
         """Holds a vote against all that the validator said before; what it hands on of others is theirs."""
-        if getattr(message, "sender", None) != machine.index:
+        if not machine.own(message):
             return
         if not isinstance(message, Vote | PrePrepare | NewView):
             return
-        key = (machine.index, int(message.kind), message.height, message.view)
+        key = (machine.who, int(message.kind), message.height, message.view)
         if self._said.setdefault(key, message.digest) != message.digest:
             what = f"{Kind(message.kind).name} of height {message.height}, view {message.view}"
-            raise Violation("votes", f"validator {machine.index} contradicts its own {what}")
+            raise Violation("votes", f"validator {machine.who} contradicts its own {what}")
 
 
 class Money(Check):
@@ -195,6 +199,10 @@ class Durability(Check):
         """Notes what is final."""
         header = executed.block.header
         self._final[machine.number] = (header.height, header.hash)
+
+    def forgets(self, machine: Machine) -> None:
+        """Expects nothing of what is gone."""
+        self._final.pop(machine.number, None)
 
     def started(self, machine: Machine) -> None:
         """Looks for it."""

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from consensus.interface import Report, ReportKind
-from consensus.messages import Kind, Message, decode_message, encode_message
+from consensus.messages import Decided, Evidence, Kind, Message, decode_message, encode_message
 from consensus.verify import verify_message
 from devnet.simulation.attacker import Attacker
 from devnet.simulation.chain import Chain
 from devnet.simulation.checks import ALL_CHECKS, Check, CheckType, Violation
 from devnet.simulation.conducts import CONDUCTS, Conduct
+from devnet.simulation.disk import Disk
 from devnet.simulation.durable import Promises, Records
 from devnet.simulation.faults import Link, arm
 from devnet.simulation.machine import Machine
 from devnet.simulation.network import Network
+from devnet.simulation.operators import Operators
 from devnet.simulation.pool import Lane
 from devnet.simulation.schedule import SECOND, Schedule
 from devnet.simulation.schemes import play
@@ -30,8 +32,9 @@ from devnet.simulation.work import Executions
 from devnet.simulation.world import world_of
 from state.errors import DecodeError, InvariantError, Rejected
 from state.execution import ExecutedBlock
+from state.store.errors import StoreError
 from state.transaction import Transaction
-from state.types import Certificate
+from state.types import Certificate, ValidatorSet
 
 WORLD: Final = -1
 
@@ -71,31 +74,35 @@ class Cluster:
     ) -> None:
         self.settings = settings
         self.variant = variant
-        self.world = world_of(settings.n, settings.leader_term)
+        self.world = world_of(settings.n, settings.leader_term, settings.drift_ms)
         self.scheme: Scheme = real(self.world.secrets) if settings.exact else STAND_IN
-        self.believed = variant.believed(self.world.validators)
         self.schedule = Schedule()
         self.counts: dict[str, int] = {}
         self._trace = None if write is None else Trace(write, lambda: self.schedule.now_us)
         self._correct = frozenset(settings.correct())
-        self._proved: dict[int, tuple[Message, bool]] = {}
+        self._proved: dict[tuple[int, int], tuple[Message, bool]] = {}
         self._last_left: tuple[Machine | None, Message | None] = (None, None)
         self._finished = False
         self._view = 0
         self.network = Network(self.schedule, self._rng("network"), settings.links, self._deliver)
-        indexes = settings.machines()
+        who = settings.machines()
+        self.identities = tuple(sorted(set(who)))
         self.machines_of: dict[int, tuple[int, ...]] = {
-            index: tuple(number for number, of in enumerate(indexes) if of == index) for index in range(settings.n)
+            one: tuple(number for number, of in enumerate(who) if of == one) for one in self.identities
         }
-        self.machines = [
-            Machine(self, number, index, self._rng(f"machine {number}")) for number, index in enumerate(indexes)
-        ]
-        self._judged = [machine for machine in self.machines if machine.index in self._correct]
+        self._whose = {key: one for one, key in enumerate(self.world.keys)}
+        self._sets: list[tuple[int, ValidatorSet]] = [(0, self.world.validators)]
+        self._believed = {0: variant.believed(self.world.validators)}
+        self._voters = self._correct - {who[number] for number in settings.excused()}
+        self.operators = Operators(self)
+        self.machines = [Machine(self, number, one, self._rng(f"machine {number}")) for number, one in enumerate(who)]
+        self._judged = [machine for machine in self.machines if machine.who in self._correct]
         for machine, skew_ms in zip(self.machines, settings.skews_ms, strict=False):
             machine.skew_ms = skew_ms
         self.attacker: Attacker | None = None
         self._checks: list[Check] = [check(self) for check in checks]
         self._transactions: list[Transaction] = []
+        self._backups: dict[int, Disk] = {}
         self._unsent = [list(transfers) for transfers in self.world.transfers]
         self._clients = self._rng("clients")
         self.executions = Executions(settings.exact)
@@ -197,26 +204,71 @@ class Cluster:
 
     # ---- what machines tell ----
 
-    def conduct_of(self, index: int, rng: random.Random) -> Conduct:
-        """Returns how a validator behaves."""
-        return CONDUCTS[self.settings.conducts[index]](rng)
+    def key_of(self, who: int) -> bytes | None:
+        """Returns an identity's public consensus key; followers have none."""
+        return self.world.keys[who] if who < self.settings.n + self.settings.spares else None
+
+    def who_of(self, key: bytes) -> int:
+        """Returns whose consensus key this is."""
+        return self._whose[key]
+
+    def conduct_of(self, who: int, rng: random.Random) -> Conduct:
+        """Returns how an identity behaves as a validator."""
+        conducts = self.settings.conducts
+        return CONDUCTS[conducts[who] if who < len(conducts) else CORRECT](rng)
+
+    def is_faulty(self, machine: Machine) -> bool:
+        """Returns whether a machine may do what it likes."""
+        return machine.who not in self._correct
+
+    def since(self, height: int) -> int:
+        """Returns the first height of the validator set of a height, 0 for that of genesis."""
+        return self._rule(height)[0]
+
+    def set_at(self, height: int) -> ValidatorSet:
+        """Returns the validator set in force at a height, as far as anybody correct has come."""
+        return self._rule(height)[1]
+
+    def believed_at(self, height: int) -> ValidatorSet:
+        """Returns the same set, with the quorum that the variant under test holds for enough."""
+        return self._believed[self._rule(height)[0]]
+
+    def _rule(self, height: int) -> tuple[int, ValidatorSet]:
+        for rule in reversed(self._sets):
+            if rule[0] <= height:
+                return rule
+        return self._sets[0]
 
     def _deliver(self, source: int, target: int, parcel: Any) -> None:
         self.machines[target].arrived(source, parcel)
 
-    def proved(self, message: Message) -> bool:
-        """Returns whether a message is true; what says no to a message of a correct validator is broken."""
-        known = self._proved.get(id(message))
+    def proved(self, machine: Machine, message: Message) -> bool:
+        """Returns whether a message is true for a machine; what says no to one of a correct validator is broken.
+
+        Everyone who knows the same sets says the same, so that it is proved once for all of them.
+        """
+        height = message.certificate.height if isinstance(message, Decided) else message.height
+        known_to = min(height, machine.disk.chain.head.height + 1)
+        key = (id(message), self.since(known_to))
+        known = self._proved.get(key)
         if known is None:
-            known = self._proved[id(message)] = (message, self._prove(message))
+            known = self._proved[key] = (message, self._prove(message, height, known_to))
         return known[1]
 
-    def _prove(self, message: Message) -> bool:
+    def _prove(self, message: Message, height: int, known_to: int) -> bool:
+        sender = None if isinstance(message, Decided | Evidence) else message.sender
         try:
             read = decode_message(encode_message(message))
-            verify_message(read, self.world.genesis.hash, lambda height: self.believed, self.scheme.verify)
+            verify_message(
+                read,
+                self.world.genesis.hash,
+                lambda height: self.believed_at(min(height, known_to)),
+                self.scheme.verify,
+            )
         except (DecodeError, Rejected) as error:
-            for check in self._checks if getattr(message, "sender", None) in self._correct else ():
+            validators = self.set_at(height)
+            correct = sender is not None and sender < validators.n and self._is_correct(validators, sender)
+            for check in self._checks if correct and self.since(height) == self.since(known_to) else ():
                 check.refused(message, error)
             return False
         if read != message:
@@ -225,24 +277,33 @@ class Cluster:
             check.proved(message)
         return True
 
+    def _is_correct(self, validators: ValidatorSet, index: int) -> bool:
+        return self.who_of(validators.validators[index].key) in self._correct
+
     def left(self, machine: Machine, message: Message) -> None:
         """A consensus message leaves a machine; each is looked at once for all whom it goes to."""
         last = self._last_left
-        if machine.index in self._correct and (last[0] is not machine or last[1] is not message):
+        if machine.who in self._voters and (last[0] is not machine or last[1] is not message):
             self._last_left = (machine, message)
             for check in self._checks:
                 check.left(machine, message)
 
     def started(self, machine: Machine) -> None:
         """A machine's process begins."""
-        if machine.index in self._correct:
+        if machine.who in self._correct:
             for check in self._checks:
                 check.started(machine)
 
     def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
         """A block became a machine's durable head."""
-        if machine.index not in self._correct:
+        if machine.who not in self._correct:
             return
+        height = executed.block.header.height
+        if executed.validators_next.hash != self._sets[-1][1].hash and height >= self._sets[-1][0]:
+            self._sets.append((height + 1, executed.validators_next))
+            self._believed[height + 1] = self.variant.believed(executed.validators_next)
+            names = [validator.name for validator in executed.validators_next.validators]
+            self.trace(WORLD, "from height {} on the validators are {}", height + 1, names)
         for check in self._checks:
             check.committed(machine, executed, certificate)
         self._view = max(self._view, certificate.view)
@@ -251,14 +312,31 @@ class Cluster:
     def halted(self, machine: Machine, error: InvariantError) -> None:
         """A machine stopped for good because an invariant is broken there."""
         self.trace(machine.number, "halts: {}", error)
-        for check in self._checks if machine.index in self._correct else ():
+        if isinstance(error, StoreError) and (machine.disk.harmed or machine.disk.full):
+            self.count(f"stopped {error.code}")
+            self.operators.stopped(machine, error)
+            return
+        for check in self._checks if machine.who in self._correct else ():
             check.halted(machine, error)
 
     def reported(self, machine: Machine, report: Report) -> None:
-        """A core reports: counted, never acted on."""
-        name = report.kind.value if report.kind is ReportKind.REJECTED else f"{report.kind.value} {report.code}"
-        if machine.index in self._correct:
-            self.counts[name] = self.counts.get(name, 0) + 1
+        """A core reports: counted. Operators act on one report alone."""
+        if machine.who not in self._correct:
+            return
+        self.count(report.kind.value if report.kind is ReportKind.REJECTED else f"{report.kind.value} {report.code}")
+        if report.kind is ReportKind.SIGNING and report.code == "records_lost":
+            if machine.who in self._voters and not machine.disk.harmed:
+                raise Violation("signing", f"machine {machine.number} kept its records and is barred from signing")
+            self.operators.cannot_sign(machine, chain_intact=False)
+
+    def count(self, name: str) -> None:
+        """Counts something that happened."""
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def forgets(self, machine: Machine) -> None:
+        """A machine's disk was lost or set back: what it held before counts no more."""
+        for check in self._checks:
+            check.forgets(machine)
 
     # ---- trace ----
 
@@ -287,10 +365,40 @@ class Cluster:
         """Takes a machine's power after so many effects."""
         self.machines[machine].die_after(effects, down_us)
 
-    def lose_records(self, machine: int, down_us: int) -> None:
+    def lose_records(self, machine: int, down_us: int, recovered: bool) -> None:
         """Takes a machine's power and its vote records."""
         self.trace(machine, "loses its vote records")
-        self.machines[machine].lose_records(down_us)
+        self.machines[machine].lose_records(down_us, recovered=recovered)
+
+    def lose_disk(self, machine: int, down_us: int) -> None:
+        """Takes a machine's power and all that it holds."""
+        self.trace(machine, "loses its disk")
+        self.machines[machine].lose_disk(down_us)
+
+    def damage(self, machine: int, down_us: int, chain: bool) -> None:
+        """Damages what a machine's disk holds."""
+        self.trace(machine, "has its {} damaged", "state" if chain else "vote records")
+        self.machines[machine].damage(down_us, chain=chain)
+
+    def back_up(self, machine: int) -> None:
+        """Copies a machine's disk."""
+        self.trace(machine, "is backed up")
+        self._backups[machine] = self.machines[machine].disk.backup()
+
+    def restore(self, machine: int, down_us: int) -> None:
+        """Sets a machine back to its backup."""
+        self.trace(machine, "is restored from its backup")
+        self.machines[machine].restore(self._backups[machine], down_us)
+
+    def fill_disk(self, machine: int, full: bool) -> None:
+        """Lets a machine's disk have no room, or room again."""
+        self.trace(machine, "has {} its disk", "no room on" if full else "room again on")
+        self.machines[machine].disk.full = full
+
+    def slow(self, machine: int, factor: int) -> None:
+        """Makes all of a machine's own work take so many times as long."""
+        self.trace(machine, "works {} times as slowly", factor)
+        self.machines[machine].slowness = factor
 
     def hush(self, links: tuple[Link, ...], kinds: tuple[Kind, ...], by: int) -> None:
         """Drops these kinds of message on links, or no longer."""

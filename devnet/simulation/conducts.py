@@ -110,7 +110,7 @@ class Liar(Conduct):
 
     def say(self, machine: Machine, to: int, message: Message) -> Iterable[Said]:
         """Returns the message or a lie in its place, as chance will have it."""
-        if getattr(message, "sender", None) != machine.index:
+        if not machine.own(message):
             return ((to, message),)
         match message:
             case PrePrepare() if message.certificate is None:
@@ -140,14 +140,14 @@ class Liar(Conduct):
         if place in self._usurped:
             return
         self._usurped.add(place)
-        key = machine.cluster.world.validators.validators[machine.index].key
+        key = machine.cluster.world.keys[machine.who]
         for height in (message.height - 1, message.height):
             heard = self._heard.get(height)
             if heard is None:
                 continue
             header = replace(heard.header, proposer=key, time_ms=TimeMs(heard.header.time_ms + 2))
             forged = PrePrepare(
-                heard.height, message.view, header, heard.wire_hashes, certificate=None, sender=machine.index
+                heard.height, message.view, header, heard.wire_hashes, certificate=None, sender=machine.member
             )
             proposal = signed(machine, forged)
             yield to, proposal
@@ -168,20 +168,19 @@ class Liar(Conduct):
         for kind in (Kind.PREPARE, Kind.COMMIT):
             vote = _vote(machine, kind, proposal.height, proposal.view, proposal.block_hash)
             for to in range(machine.cluster.settings.n):
-                if to != machine.index and self.rng.random() < 0.5:
+                if to != machine.who and self.rng.random() < 0.5:
                     yield to, vote
 
 
 def _vote(machine: Machine, kind: Kind, height: Height, view: View, block_hash: Hash) -> Vote:
-    return signed(machine, Vote(kind, height, view, block_hash, machine.index))
+    return signed(machine, Vote(kind, height, view, block_hash, machine.member))
 
 
 def signed(machine: Machine, message: S) -> S:
     """Returns the message with this machine's signature, whatever it had before."""
-    world = machine.cluster.world
-    key = world.validators.validators[machine.index].key
-    preimage = signing_preimage(message, world.genesis.hash, world.validators.hash)
-    return replace(message, signature=machine.cluster.scheme.sign(key, preimage))
+    cluster = machine.cluster
+    preimage = signing_preimage(message, cluster.world.genesis.hash, cluster.set_at(message.height).hash)
+    return replace(message, signature=cluster.scheme.sign(cluster.world.keys[machine.who], preimage))
 
 
 CONDUCTS: Final[dict[str, type[Conduct]]] = {

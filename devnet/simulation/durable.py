@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from consensus.messages import Kind, Message, NewView, PrePrepare, ViewChange, Vote
+from consensus.messages import Decided, Evidence, Kind, Message, NewView, PrePrepare, ViewChange, Vote
 from consensus.records import ENTRY_KEY, PROMISE_KEY, Memory, Round, decode_records, round_key
 from devnet.simulation.checks import Check, Violation
 from state.hashing import Hash
@@ -31,7 +31,7 @@ class Records(Check):
 
     def left(self, machine: Machine, message: Message) -> None:
         """Looks on the disk for what the message rests on; what is below the durable head needs nothing more."""
-        if getattr(message, "sender", None) != machine.index:
+        if not machine.own(message):
             return
         if not isinstance(message, Vote | PrePrepare | NewView | ViewChange):
             return
@@ -42,7 +42,7 @@ class Records(Check):
             kind = Kind(message.kind).name
             raise Violation(
                 "records",
-                f"validator {machine.index} says {kind} of height {message.height}, view {message.view}, and {missing}",
+                f"validator {machine.who} says {kind} of height {message.height}, view {message.view}, and {missing}",
             )
 
     def _missing(self, machine: Machine, message: Vote | PrePrepare | NewView | ViewChange) -> str | None:
@@ -72,7 +72,7 @@ class Records(Check):
 
     def _read(self, machine: Machine, key: bytes) -> Memory:
         """Returns what one record says; equal bytes are decoded once, for most votes find the entry of the last."""
-        value = machine.disk.records.get(key)
+        value = machine.disk.record(key)
         if value is None:
             return _NOTHING
         decoded = self._decoded.get((key, value))
@@ -86,23 +86,25 @@ class Promises(Check):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._promised: dict[int, int] = {}
-        self._given: dict[int, set[tuple[int, int, int]]] = {}
+        self._promised: dict[tuple[int, int], int] = {}
+        self._given: dict[tuple[int, int], set[tuple[int, int, int]]] = {}
 
     def left(self, machine: Machine, message: Message) -> None:
         """Notes promises with the votes that stood before them, and holds later votes against these."""
-        if getattr(message, "sender", None) != machine.index:
+        if isinstance(message, Decided | Evidence) or not machine.own(message):
             return
-        given = self._given.setdefault(machine.index, set())
-        promised = self._promised.get(machine.index, 0)
+        # A view belongs to one validator set: promises of one bind in no other.
+        since = self.cluster.since(message.height)
+        given = self._given.setdefault((machine.who, since), set())
+        promised = self._promised.get((machine.who, since), 0)
         if isinstance(message, ViewChange) and message.view > promised:
-            self._promised[machine.index] = message.view
+            self._promised[machine.who, since] = message.view
             given.update(_votes_on(machine))
         elif isinstance(message, Vote | PrePrepare):
             place = (int(message.kind), message.height, message.view)
             if message.view < promised and place not in given:
                 kind, where = Kind(message.kind).name, f"height {message.height}, view {message.view}"
-                raise Violation("promise", f"validator {machine.index} promised view {promised}: {kind} of {where}")
+                raise Violation("promise", f"validator {machine.who} promised view {promised}: {kind} of {where}")
             given.add(place)
 
 

@@ -55,11 +55,66 @@ class CrashAtEffect:
 
 @dataclass(frozen=True, slots=True)
 class LoseRecords:
-    """A machine loses power and its vote records; it is recovered by the book, and starts after `down_us`."""
+    """A machine loses power and its vote records, and starts after `down_us`.
+
+    It is recovered by the book: before that start, or, unless `recovered`, only once it runs and says that it cannot
+    sign.
+    """
 
     at_us: int
     machine: int
     down_us: int
+    recovered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoseDisk:
+    """A machine loses power and all that it holds; it begins anew, recovered, after `down_us`."""
+
+    at_us: int
+    machine: int
+    down_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What a disk holds is not what was written: a record of the `chain`'s state, read while the process runs, or else
+    of the votes, read when it starts again after `down_us`. The process stops by name; its operator goes by the book.
+    """
+
+    at_us: int
+    machine: int
+    down_us: int
+    chain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """A machine is backed up, and set back to that later, while it loses power: what it signed since is forgotten."""
+
+    at_us: int
+    restored_us: int
+    machine: int
+    down_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FullDisk:
+    """A disk has no room: a process that writes stops, and starts again once there is room."""
+
+    at_us: int
+    until_us: int
+    machine: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """All of a machine's own work takes `factor` times as long."""
+
+    at_us: int
+    until_us: int
+    machine: int
+    factor: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +135,9 @@ class ClockStep:
     by_ms: int
 
 
-Fault: TypeAlias = Cut | Hush | Crash | CrashAtEffect | LoseRecords | Pause | ClockStep
+Fault: TypeAlias = (
+    Cut | Hush | Crash | CrashAtEffect | LoseRecords | LoseDisk | Damage | Restore | FullDisk | Slow | Pause | ClockStep
+)
 
 
 class Victims(Protocol):
@@ -100,8 +157,26 @@ class Victims(Protocol):
     def hush(self, links: tuple[Link, ...], kinds: tuple[Kind, ...], by: int) -> None:
         """Drops these kinds of message on links, once more (+1) or once less (-1)."""
 
-    def lose_records(self, machine: int, down_us: int) -> None:
+    def lose_records(self, machine: int, down_us: int, recovered: bool) -> None:
         """Takes a machine's power and its vote records."""
+
+    def lose_disk(self, machine: int, down_us: int) -> None:
+        """Takes a machine's power and all that it holds."""
+
+    def damage(self, machine: int, down_us: int, chain: bool) -> None:
+        """Damages what a machine's disk holds."""
+
+    def back_up(self, machine: int) -> None:
+        """Copies a machine's disk."""
+
+    def restore(self, machine: int, down_us: int) -> None:
+        """Sets a machine back to its backup."""
+
+    def fill_disk(self, machine: int, full: bool) -> None:
+        """Lets a machine's disk have no room, or room again."""
+
+    def slow(self, machine: int, factor: int) -> None:
+        """Makes all of a machine's own work take so many times as long."""
 
     def pause(self, machine: int, until_us: int) -> None:
         """Stops a machine until a time."""
@@ -129,8 +204,21 @@ def arm(fault: Fault, victims: Victims) -> None:
         case Hush(at_us, until_us, links, kinds):
             at(at_us, lambda: victims.hush(links, kinds, +1))
             at(until_us, lambda: victims.hush(links, kinds, -1))
-        case LoseRecords(at_us, machine, down):
-            at(at_us, lambda: victims.lose_records(machine, down))
+        case LoseRecords(at_us, machine, down, recovered):
+            at(at_us, lambda: victims.lose_records(machine, down, recovered))
+        case LoseDisk(at_us, machine, down):
+            at(at_us, lambda: victims.lose_disk(machine, down))
+        case Damage(at_us, machine, down, chain):
+            at(at_us, lambda: victims.damage(machine, down, chain))
+        case Restore(at_us, restored_us, machine, down):
+            at(at_us, lambda: victims.back_up(machine))
+            at(restored_us, lambda: victims.restore(machine, down))
+        case FullDisk(at_us, until_us, machine):
+            at(at_us, lambda: victims.fill_disk(machine, True))
+            at(until_us, lambda: victims.fill_disk(machine, False))
+        case Slow(at_us, until_us, machine, factor):
+            at(at_us, lambda: victims.slow(machine, factor))
+            at(until_us, lambda: victims.slow(machine, 1))
         case Pause(at_us, until_us, machine):
             at(at_us, lambda: victims.pause(machine, until_us))
         case ClockStep(at_us, machine, by_ms):
@@ -140,11 +228,13 @@ def arm(fault: Fault, victims: Victims) -> None:
 def end_of(fault: Fault) -> int:
     """Returns when a fault is over, in us; a crash at an effect counts from its arming."""
     match fault:
-        case Cut() | Hush() | Pause():
+        case Cut() | Hush() | Pause() | FullDisk() | Slow():
             return fault.until_us
+        case Restore():
+            return fault.restored_us + fault.down_us
         case Crash():
             return fault.at_us + max(fault.down_us)
-        case CrashAtEffect() | LoseRecords():
+        case CrashAtEffect() | LoseRecords() | LoseDisk() | Damage():
             return fault.at_us + fault.down_us
         case ClockStep():
             return fault.at_us

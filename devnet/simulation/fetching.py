@@ -101,12 +101,12 @@ class Fetching:
     def sync(self, effect: RequestSync) -> None:
         """Catches up with what is proven; follows a mere claim with one question to who made it."""
         if not effect.proven:
-            to = self._machine.someone() if effect.sender is None else effect.sender
+            to = self._machine.someone() if effect.sender is None else self._machine.whose(effect.sender)
             self._machine.send(to, WantBlocks(self._disk.chain.head.height + 1))
             return
         if effect.height - 1 > self._sync_target:
             self._sync_target = effect.height - 1
-            self._ask_blocks(effect.sender)
+            self._ask_blocks(None if effect.sender is None else self._machine.whose(effect.sender))
             self._retry_later()
 
     def _ask_blocks(self, sender: int | None) -> None:
@@ -153,14 +153,17 @@ class Fetching:
             self._available(body)
 
     def blocks_came(self, parcel: BlocksSent) -> None:
-        """Takes committed blocks, each on the strength of its certificate alone."""
-        cluster = self._machine.cluster
+        """Takes committed blocks on the strength of their certificates, as far as the set in force is known."""
+        cluster, chain = self._machine.cluster, self._disk.chain
         for body, certificate in parcel.blocks:
             header = body.header
-            if header.height <= self._disk.chain.head.height or certificate.block_hash != header.hash:
+            if header.height <= chain.head.height or certificate.block_hash != header.hash:
                 continue
+            if header.validators_hash != chain.validators.hash:
+                return
             try:
-                verify_certificate(certificate, cluster.world.genesis.hash, cluster.believed, cluster.scheme.verify)
+                believed = cluster.believed_at(header.height)
+                verify_certificate(certificate, cluster.world.genesis.hash, believed, cluster.scheme.verify)
             except Rejected:
                 continue
             for tx in body.transactions:

@@ -22,6 +22,7 @@ from consensus.interface import (
     Config,
     Effect,
     Input,
+    OwnVoteShown,
     Persist,
     PushTransactions,
     Received,
@@ -33,16 +34,18 @@ from consensus.interface import (
     SetTimer,
     Tick,
 )
-from consensus.messages import Message
-from consensus.records import recovery_records
+from consensus.messages import Decided, Evidence, Message
 from consensus.replica import Replica
 from devnet.simulation.checks import Violation
 from devnet.simulation.disk import Disk, RecordWrite
 from devnet.simulation.fetching import Fetching
+from devnet.simulation.operators import recover
 from devnet.simulation.parcels import (
     BlocksSent,
     BodySent,
+    Hello,
     Parcel,
+    Shown,
     Spoken,
     Transactions,
     WantBlocks,
@@ -56,7 +59,6 @@ from devnet.simulation.work import Work
 from devnet.simulation.world import START_MS
 from state.errors import InvariantError
 from state.transaction import Transaction
-from state.types import Height
 
 if TYPE_CHECKING:
     from devnet.simulation.cluster import Cluster
@@ -66,35 +68,62 @@ LATE_SYNC_US: Final = 30 * MS
 
 
 class Machine:
-    """Machine `number`, which signs as validator `index`."""
+    """Machine `number`, which has the key of identity `who`, if that has one."""
 
-    def __init__(self, cluster: Cluster, number: int, index: int, rng: random.Random) -> None:
+    def __init__(self, cluster: Cluster, number: int, who: int, rng: random.Random) -> None:
         self.cluster = cluster
         self.number = number
-        self.index = index
+        self.who = who
         self.rng = rng
-        self.disk = Disk(cluster.world)
-        self.conduct = cluster.conduct_of(index, rng)
+        self.key = cluster.key_of(who)
+        self.disk = Disk(cluster.world, votes=self.key is not None)
+        self.conduct = cluster.conduct_of(who, rng)
         self.timing: Timing = cluster.settings.timing
+        self.slowness = 1
         self.skew_ms = 0
         self.life = 0
         self.up = False
         self._paused_until_us = 0
         self._dies_in: tuple[int, int] | None = None
 
+    @property
+    def index(self) -> int | None:
+        """The index in the validator set of the next height; None for whoever is not in it."""
+        return None if self.key is None else self.disk.chain.validators.index_of(self.key)
+
+    @property
+    def member(self) -> int:
+        """The index in the validator set of the next height, which it is known to be in."""
+        index = self.index
+        if index is None:
+            raise InvariantError(f"machine {self.number} is no validator at the next height")
+        return index
+
+    def own(self, message: Message) -> bool:
+        """Whether a message is said in this machine's own name."""
+        if isinstance(message, Decided | Evidence) or self.key is None:
+            return False
+        validators = self.cluster.set_at(message.height).validators
+        return message.sender < len(validators) and validators[message.sender].key == self.key
+
     # ---- life and death ----
 
     def start(self) -> None:
         """Begins a process from what the disk holds."""
-        cluster, chain = self.cluster, self.disk.chain
+        cluster = self.cluster
         self.life += 1
         self.up = True
-        self._outbox: deque[Effect] = deque()
+        self._outbox: deque[Effect | tuple[int, Message]] = deque()
         self._writing = False
         self._timer_ms: int | None = None
         # A monotonic clock begins anywhere, and nothing of it survives a restart.
         self._clock_us = self.rng.randrange(1_000_000) * MS - cluster.schedule.now_us
         self._ticked_ms = -1
+        self._guarded(self._begin)
+
+    def _begin(self) -> None:
+        cluster, chain = self.cluster, self.disk.chain
+        self.disk.open()
         self.pool = Pool(cluster.sequences(chain))
         self.fetching = Fetching(self)
         self.work = Work(self)
@@ -102,26 +131,25 @@ class Machine:
             head=chain.head,
             certificate=chain.certificate,
             validators=chain.validators,
-            validators_since=Height(1),
-            records=dict(self.disk.records),
+            validators_since=chain.validators_since,
+            records=self.disk.votes.all() if self.disk.votes.exist else None,
             load_block=self.disk.known_block,
         )
-        self._guarded(lambda: self._begin(restored))
-
-    def _begin(self, restored: Restored) -> None:
-        key = restored.validators.validators[self.index].key
-        self.core: Replica = self.cluster.variant.replica(
-            self._config(key), restored, partial(self.cluster.scheme.sign, key)
-        )
+        sign = None if self.key is None else partial(cluster.scheme.sign, self.key)
+        self.core: Replica = cluster.variant.replica(self._config(), restored, sign)
         self._tick()
-        self.cluster.started(self)
+        cluster.started(self)
+        if self.key is not None:
+            self._send_all(Hello())
+            if restored.records is None:
+                cluster.operators.cannot_sign(self, chain_intact=True)
 
-    def _config(self, key: bytes) -> Config:
+    def _config(self) -> Config:
         genesis, timing = self.cluster.world.genesis, self.timing
         return Config(
             chain_id=genesis.chain_id,
             genesis_hash=genesis.hash,
-            key=key,
+            key=self.key,
             leader_term=genesis.parameters.leader_term,
             drift_ms=genesis.parameters.drift_ms,
             progress_timeout_ms=timing.progress_timeout_ms,
@@ -146,12 +174,36 @@ class Machine:
         self.cluster.trace(self.number, "starts at height {}", self.disk.chain.head.height)
         self.start()
 
-    def lose_records(self, down_us: int) -> None:
-        """Loses power and all vote records; the operator runs `recover` before the start."""
+    def lose_records(self, down_us: int, *, recovered: bool) -> None:
+        """Loses power and all vote records; the operator runs `recover` before the start, or only when that tells."""
         if self.up:
             self.lose_power(down_us)
-            self.disk.bodies.clear()
-            self.disk.records = dict(recovery_records(self.disk.chain.head.height, self.wall_ms()))
+            self.disk.lose_records()
+            if recovered:
+                recover(self.disk, chain_intact=True, now_ms=self.wall_ms())
+
+    def lose_disk(self, down_us: int) -> None:
+        """Loses power and everything; the operator begins with an empty home, and recovers it."""
+        if self.up:
+            self.lose_power(down_us)
+            self.disk.wipe()
+            self.cluster.forgets(self)
+            recover(self.disk, chain_intact=False, now_ms=self.wall_ms())
+
+    def damage(self, down_us: int, *, chain: bool) -> None:
+        """Something on the disk is not what was written: read while it runs, or at the next start."""
+        if chain:
+            self.disk.harmed = self.disk.chain.damaged = True
+        elif self.up:
+            self.lose_power(down_us)
+            self.disk.damage(self.rng)
+
+    def restore(self, backup: Disk, down_us: int) -> None:
+        """Loses power, and what it held for what a backup holds."""
+        if self.up:
+            self.lose_power(down_us)
+            self.disk.restore(backup)
+            self.cluster.forgets(self)
 
     def die_after(self, effects: int, down_us: int) -> None:
         """Takes the power after so many effects."""
@@ -183,6 +235,7 @@ class Machine:
         except InvariantError as error:
             self.up = False
             self.life += 1
+            self.disk.lose_power(self.rng)
             self.cluster.halted(self, error)
         except Violation:
             raise
@@ -228,10 +281,8 @@ class Machine:
     def _open(self, source: int, parcel: Parcel) -> None:
         match parcel:
             case Spoken(message):
-                if self.cluster.proved(message):
-                    for to, said in self.conduct.hear(self, message):
-                        self._transmit(to, said)
-                    self.step(Received(message))
+                if self.cluster.proved(self, message):
+                    self._hear(message)
             case Transactions(transactions):
                 self.take(transactions)
                 self.fetching.transactions_came(transactions)
@@ -245,6 +296,27 @@ class Machine:
                 self.fetching.serve_blocks(source, parcel)
             case BlocksSent():
                 self.fetching.blocks_came(parcel)
+            case Hello():
+                self._show_latest(source)
+            case Shown(message):
+                if self.own(message) and self.cluster.proved(self, message) and not self.cluster.is_faulty(self):
+                    self.step(OwnVoteShown(message))
+
+    def _hear(self, message: Message) -> None:
+        if self.index is not None:
+            for to, said in self.conduct.hear(self, message):
+                self._transmit(to, said)
+        # Who has a twin knows of it, and does not stop signing because of what that says.
+        if not (self.cluster.is_faulty(self) and self.own(message)):
+            self.step(Received(message))
+
+    def _show_latest(self, source: int) -> None:
+        """Shows a process that has just begun the latest vote that was seen of its validator."""
+        key = self.cluster.machines[source].key
+        index = None if key is None else self.disk.chain.validators.index_of(key)
+        latest = None if index is None else self.core.latest_vote(index)
+        if latest is not None:
+            self.send_machine(source, Shown(latest))
 
     def submitted(self, tx: Transaction) -> None:
         """Takes a transaction from a client and passes it on to all."""
@@ -271,7 +343,10 @@ class Machine:
         for effect in effects:
             self.cluster.trace_core(self.number, effect)
             match effect:
-                case Persist() | Send() | Broadcast() | Commit() | PushTransactions():
+                case Send(to, message):
+                    # The index is one of the set in force now, and of no other by the time that it leaves.
+                    self._outbox.append((self.whose(to), message))
+                case Persist() | Broadcast() | Commit() | PushTransactions():
                     self._outbox.append(effect)
                 case SetTimer(at_ms):
                     self._set_timer(at_ms)
@@ -306,12 +381,12 @@ class Machine:
             match effect:
                 case Persist():
                     self._persist(effect)
-                case Send(to, message):
-                    self._say(to, message)
+                case (who, message):
+                    self._say(who, message)
                 case Broadcast(message):
-                    for to in range(self.cluster.settings.n):
-                        if to != self.index:
-                            self._say(to, message)
+                    for who in self.cluster.identities:
+                        if who != self.who:
+                            self._say(who, message)
                 case Commit():
                     self._count_effect()
                     if self.up:
@@ -330,7 +405,7 @@ class Machine:
         self.disk.issue(RecordWrite(effect.puts, effect.deletes, stored, effect.bodies_dropped))
         if self.cluster.variant.persists_first:
             self._writing = True
-            self.later(self.timing.write_us, self._persisted)
+            self.later(self.timing.write_us * self.slowness, self._persisted)
         else:
             self.later(LATE_SYNC_US, self.disk.sync)
 
@@ -344,7 +419,7 @@ class Machine:
     def _say(self, to: int, message: Message) -> None:
         self._count_effect()
         if self.up:
-            for target, said in self.conduct.say(self, to, message):
+            for target, said in self.conduct.say(self, to, message) if self.index is not None else ((to, message),):
                 self._transmit(target, said)
 
     def _transmit(self, to: int, message: Message) -> None:
@@ -361,7 +436,7 @@ class Machine:
     # ---- sending ----
 
     def send(self, to: int, parcel: Parcel) -> None:
-        """Sends to a validator: to all its machines, if it has twins."""
+        """Sends to an identity: to all its machines, if it has twins."""
         for number in self.cluster.machines_of[to]:
             if number != self.number:
                 self.send_machine(number, parcel)
@@ -372,11 +447,15 @@ class Machine:
         self.cluster.network.send(self.number, number, parcel, kind)
 
     def _send_all(self, parcel: Parcel) -> None:
-        for to in range(self.cluster.settings.n):
-            if to != self.index:
-                self.send(to, parcel)
+        for who in self.cluster.identities:
+            if who != self.who:
+                self.send(who, parcel)
+
+    def whose(self, index: int) -> int:
+        """Returns the identity of a validator of the next height."""
+        return self.cluster.who_of(self.disk.chain.validators.validators[index].key)
 
     def someone(self, among: tuple[int, ...] = ()) -> int:
-        """Returns another validator, one of `among` where that names any."""
-        others = [index for index in among or range(self.cluster.settings.n) if index != self.index]
-        return self.rng.choice(others or [index for index in range(self.cluster.settings.n) if index != self.index])
+        """Returns another identity: one of the validators with these indexes, where that names any."""
+        others = [who for who in map(self.whose, among) if who != self.who]
+        return self.rng.choice(others or [who for who in self.cluster.identities if who != self.who])

@@ -64,4 +64,18 @@ class BlocksSent:
     blocks: tuple[tuple[Body, Certificate], ...]
 
 
-Parcel: TypeAlias = Spoken | Transactions | WantTransactions | WantBody | BodySent | WantBlocks | BlocksSent
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The greeting of a process that has just begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The answer to a greeting: the latest vote seen of whoever greets."""
+
+    message: Message
+
+
+Parcel: TypeAlias = (
+    Spoken | Transactions | WantTransactions | WantBody | BodySent | WantBlocks | BlocksSent | Hello | Shown
+)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from devnet.simulation.attacks import Groups, Scheme
-from devnet.simulation.faults import Fault
+from devnet.simulation.faults import ClockStep, Damage, Fault, LoseDisk, Restore
 from devnet.simulation.schedule import MS, SECOND
 
 CORRECT: Final = "correct"
@@ -46,8 +46,9 @@ class Timing:
 class Settings:
     """One run.
 
-    `conducts` names how each validator behaves. Machine i < n is validator i's; a twin's second machine has the next
-    free number. `links` hold until `heal_us`, when the last fault is over too; from then on links are calm, and
+    `conducts` names how each validator of genesis behaves. Machine i < n is that of identity i; twins' second machines
+    have the next numbers, then come those of `spares`, who are no validators at genesis, and of `followers`, who have
+    no key at all. `links` hold until `heal_us`, when the last fault is over too; from then on links are calm, and
     everything submitted must be final everywhere within `recovery_us`. Clients go on submitting until `heights_min`
     heights are reached. In an `exact` run signatures are real ones, and every machine executes every block itself.
     Until `heal_us` too, `rounds` part the machines view by view, or an attacker plays `schemes`.
@@ -56,6 +57,7 @@ class Settings:
     seed: int
     conducts: tuple[str, ...]
     leader_term: int = 0
+    drift_ms: int = 5_000
     links: Links = CALM
     timing: Timing = Timing()
     faults: tuple[Fault, ...] = ()
@@ -66,6 +68,8 @@ class Settings:
     submit_until_us: int = 4 * SECOND
     resubmit_us: int = 1_500 * MS
     skews_ms: tuple[int, ...] = ()
+    spares: int = 0
+    followers: int = 0
     heights_min: int = 1
     exact: bool = False
     rounds: tuple[Groups, ...] = ()
@@ -73,14 +77,25 @@ class Settings:
 
     @property
     def n(self) -> int:
-        """The number of validators."""
+        """The number of validators at genesis."""
         return len(self.conducts)
 
     def machines(self) -> tuple[int, ...]:
-        """Returns the validator's index for each machine, by the machine's number."""
-        twins = [index for index, conduct in enumerate(self.conducts) if conduct == TWIN]
-        return (*range(self.n), *twins)
+        """Returns the identity of each machine, by the machine's number."""
+        twins = [who for who, conduct in enumerate(self.conducts) if conduct == TWIN]
+        return (*range(self.n), *twins, *range(self.n, self.n + self.spares + self.followers))
+
+    def excused(self) -> frozenset[int]:
+        """Returns the machines whose own votes may contradict each other through no fault of the protocol.
+
+        A backup says nothing of what was signed since; and who lost the end of the chain goes by its clock.
+        """
+        restored = {fault.machine for fault in self.faults if isinstance(fault, Restore)}
+        jumped = {fault.machine for fault in self.faults if isinstance(fault, ClockStep)}
+        timed = {fault.machine for fault in self.faults if isinstance(fault, LoseDisk | Damage)}
+        return frozenset(restored | (jumped & timed))
 
     def correct(self) -> tuple[int, ...]:
-        """Returns the indexes of the correct validators."""
-        return tuple(index for index, conduct in enumerate(self.conducts) if conduct == CORRECT)
+        """Returns the correct identities, spares and followers among them."""
+        faithful = tuple(who for who, conduct in enumerate(self.conducts) if conduct == CORRECT)
+        return (*faithful, *range(self.n, self.n + self.spares + self.followers))

@@ -27,7 +27,7 @@ class Variant:
     rules: Rules = field(default_factory=Rules)
     persists_first: bool = True
 
-    def replica(self, config: Config, restored: Restored, sign: Callable[[bytes], bytes]) -> Replica:
+    def replica(self, config: Config, restored: Restored, sign: Callable[[bytes], bytes] | None) -> Replica:
         """Returns a core with these rules."""
         return Replica(config, restored, sign, self.rules)
 

@@ -21,9 +21,8 @@ from consensus.interface import (
     Validated,
     WorkChanged,
 )
-from devnet.simulation.chain import Body
+from devnet.simulation.chain import Body, Reading
 from devnet.simulation.disk import CommitWrite
-from devnet.simulation.world import DRIFT_MS
 from state import slices
 from state.errors import InvariantError, Rejected
 from state.execution import ExecutedBlock, Executor
@@ -75,8 +74,9 @@ class Work:
         self._machine = machine
         self._chain = machine.disk.chain
         world = machine.cluster.world
+        source = Reading(self._chain)
         self.executor = Executor(
-            world.ledger, world.genesis.context, self._chain, accounts_cached=_CACHED, pages_cached=_CACHED
+            world.ledger, world.genesis.context, source, accounts_cached=_CACHED, pages_cached=_CACHED
         )
         self._executed: dict[Hash, ExecutedBlock] = {}
         self._certified: dict[int, Certified] = {}
@@ -106,15 +106,14 @@ class Work:
 
     def propose(self, ask: AskProposal) -> None:
         """Answers AskProposal, in a while."""
-        self._machine.later(self._machine.timing.build_us, lambda: self._build(ask))
+        self._machine.later(self._machine.timing.build_us * self._machine.slowness, lambda: self._build(ask))
 
     def _build(self, ask: AskProposal) -> None:
         machine = self._machine
         executed = None
-        if ask.height == self._chain.head.height + 1:
+        if ask.height == self._chain.head.height + 1 and machine.key is not None:
             candidates = machine.candidates()
-            key = self._chain.validators.validators[machine.index].key
-            executed = slices.run(self.executor.build(machine.wall_ms(), candidates, key, lambda: False))
+            executed = slices.run(self.executor.build(machine.wall_ms(), candidates, machine.key, lambda: False))
         if executed is None:
             self._told_of_work = machine.pool.has_work(machine.wall_ms())
             machine.step(NothingToPropose(ask.height, ask.view))
@@ -127,7 +126,7 @@ class Work:
         """Answers AskValidation once the block is gathered and executed."""
         if ask.first:
             ahead_ms = ask.header.time_ms - self._machine.wall_ms()
-            if abs(ahead_ms) > DRIFT_MS:
+            if abs(ahead_ms) > self._machine.cluster.settings.drift_ms:
                 outcome = Outcome.NOT_YET if ahead_ms > 0 else Outcome.INVALID
                 answer = Validated(ask.block_hash, ask.first, outcome, "drift" if ahead_ms <= 0 else "")
                 self._machine.later(0, lambda: self._machine.step(answer))
@@ -140,7 +139,7 @@ class Work:
                 why = str(executed.data.get("rule", executed.code))
                 self._machine.step(Validated(ask.block_hash, ask.first, Outcome.INVALID, why))
 
-        self._execute(ask.header, ask.wire_hashes, ask.proposer, answer_with)
+        self._execute(ask.header, ask.wire_hashes, self._machine.whose(ask.proposer), answer_with)
 
     def _execute(
         self,
@@ -164,7 +163,7 @@ class Work:
             done(executed)
 
         def gathered(transactions: tuple[Transaction, ...]) -> None:
-            self._machine.later(self._machine.timing.execute_us, lambda: run(transactions))
+            self._machine.later(self._machine.timing.execute_us * self._machine.slowness, lambda: run(transactions))
 
         self._machine.fetching.gather(header, wire_hashes, source, gathered)
 
@@ -192,7 +191,9 @@ class Work:
             if isinstance(executed, Rejected):
                 raise InvariantError(f"certified block {header.height} does not execute here: {executed}")
             self._machine.disk.issue(CommitWrite(executed, certificate))
-            self._machine.later(self._machine.timing.write_us, lambda: self._written(executed, certificate))
+            self._machine.later(
+                self._machine.timing.write_us * self._machine.slowness, lambda: self._written(executed, certificate)
+            )
 
         self._execute(header, wire_hashes, None, write)
 

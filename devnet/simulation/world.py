@@ -33,9 +33,9 @@ from state.types import (
 START_MS: Final = 1_700_000_000_000
 ASSET: Final = AssetCode("QNX")
 ACCOUNTS: Final = 6
+SPARES: Final = 4
 TRANSFERS_EACH: Final = 12
 BALANCE: Final = 1_000
-DRIFT_MS: Final = 5_000
 DEADLINE_MS: Final = 3_600_000
 
 
@@ -44,7 +44,8 @@ class World:
     """What all machines of a simulation share before it begins.
 
     `pairs` is the genesis state, `rows` its tree; `transfers` holds, for each account, its transfers in order of
-    sequence, `secrets` the validators' keys by public key. Nothing of it is changed by a run.
+    sequence. An identity is a number: the validators of genesis come first, by index, then SPARES that may be let in.
+    `keys` are their public consensus keys, `secrets` the secret ones by public key. Nothing of it is changed by a run.
     """
 
     genesis: Genesis
@@ -54,19 +55,20 @@ class World:
     rows: dict[bytes, bytes]
     accounts: tuple[Address, ...]
     transfers: tuple[tuple[Transaction, ...], ...]
+    keys: tuple[bytes, ...]
     secrets: dict[bytes, SigningKey]
 
     @property
     def validators(self) -> ValidatorSet:
-        """The validators, in force at all heights."""
+        """The validators of genesis."""
         return self.genesis.validators
 
 
-@lru_cache(maxsize=16)
-def world_of(n: int, leader_term: int) -> World:
+@lru_cache(maxsize=64)
+def world_of(n: int, leader_term: int, drift_ms: int = 5_000) -> World:
     """Returns the world with `n` validators."""
     keys = [_key(b"account", number) for number in range(ACCOUNTS)]
-    genesis = _genesis(n, leader_term, keys)
+    genesis = _genesis(n, leader_term, drift_ms, keys)
     ledger = Ledger()
     pairs = dict(ledger.genesis_pairs(genesis))
     tree = slices.run(update({}, None, 0, {sha256(key): value for key, value in pairs.items()}))
@@ -87,23 +89,28 @@ def world_of(n: int, leader_term: int) -> World:
     )
     transfers = tuple(_transfers(genesis, keys, number) for number in range(ACCOUNTS))
     addresses = tuple(key.address for key in keys)
-    secrets = {key.public.data: key for key in (_key(b"validator", number) for number in range(n))}
-    return World(genesis, ledger, header, pairs, dict(tree.puts), addresses, transfers, secrets)
+    secrets = {key.public.data: key for key in (_key(b"validator", number) for number in range(n + SPARES))}
+    return World(genesis, ledger, header, pairs, dict(tree.puts), addresses, transfers, tuple(secrets), secrets)
+
+
+def name_of(number: int) -> str:
+    """Returns the name under which an identity is a validator: in order of names they are in order of numbers."""
+    return f"v{number:02}"
 
 
 def _key(what: bytes, number: int) -> SigningKey:
     return SigningKey(ED25519, sha256(what + bytes([number])))
 
 
-def _genesis(n: int, leader_term: int, keys: list[SigningKey]) -> Genesis:
+def _genesis(n: int, leader_term: int, drift_ms: int, keys: list[SigningKey]) -> Genesis:
     genesis = Genesis(
         chain_id="simulated-1",
         time_ms=TimeMs(START_MS),
         validators=ValidatorSet.of(
-            Validator(f"v{number}", _key(b"validator", number).public.data, _key(b"node", number).public.data)
+            Validator(name_of(number), _key(b"validator", number).public.data, _key(b"node", number).public.data)
             for number in range(n)
         ),
-        parameters=ChainParameters(leader_term=leader_term, drift_ms=DRIFT_MS),
+        parameters=ChainParameters(leader_term=leader_term, drift_ms=drift_ms),
         assets=(GenesisAsset(ASSET, 0, keys[0].address),),
         accounts=tuple(
             GenesisAccount(address, ((ASSET, Amount(BALANCE)),)) for address in sorted(key.address for key in keys)

@@ -10,17 +10,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from state.block import Block
 from state.codec import decode, encode, expect_int, expect_tuple
 from state.errors import DecodeError, InvariantError, Rejected
-from state.store.database import Database
 from state.store.errors import Damaged
 from state.store.keys import META_VOTES, VOTE, after, check_of, name_of, seal, unseal
 
 VOTES_VERSION: Final = 1
 _CHECK_LIMIT: Final = 1 << 32
+
+
+class VoteDatabase(Protocol):
+    """What vote records need of a database (database.py)."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Returns the content under a key, or None; raises Damaged."""
+
+    def scan(self, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yields (key, whole value) of start <= key < stop, in order."""
+
+    def batch(self) -> Any:
+        """Returns an empty batch."""
+
+    def write(self, batch: Any) -> None:
+        """Writes a batch, whole or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,7 @@ class VoteBatch:
 class VoteRecords:
     """The vote records of a database. Values stay on disk; their checksums are held here."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: VoteDatabase) -> None:
         """Reads what is there and proves it; raises Damaged, Rejected("version_unknown")."""
         self._database = database
         self._checks: dict[bytes, int] = {}

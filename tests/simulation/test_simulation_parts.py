@@ -5,15 +5,32 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
+
 from consensus.messages import Kind
 from devnet.simulation.cluster import Cluster, correct_only, run
 from devnet.simulation.disk import Disk, RecordWrite
-from devnet.simulation.faults import ClockStep, Crash, CrashAtEffect, Cut, Hush, LoseRecords, Pause
+from devnet.simulation.faults import (
+    ClockStep,
+    Crash,
+    CrashAtEffect,
+    Cut,
+    Damage,
+    FullDisk,
+    Hush,
+    LoseDisk,
+    LoseRecords,
+    Pause,
+    Restore,
+    Slow,
+)
+from devnet.simulation.memory import frame, read_log
 from devnet.simulation.network import Network
 from devnet.simulation.schedule import MS, SECOND, Schedule
 from devnet.simulation.settings import CALM, Links, Settings
 from devnet.simulation.variants import SOUND
 from devnet.simulation.world import world_of
+from state.store.errors import Damaged, StorageFailed
 
 
 def network(links=CALM):
@@ -75,19 +92,61 @@ def record(key):
     return RecordWrite(((key, b"value"),), (), (), ())
 
 
+def new_disk():
+    return Disk(world_of(4, 0), votes=True)
+
+
 def test_a_disk_keeps_what_was_synced_and_a_beginning_of_what_was_not():
     kept = set()
-    for seed in range(40):
-        disk = Disk(world_of(4, 0))
+    for seed in range(60):
+        disk = new_disk()
         disk.issue(record(b"synced"))
         disk.sync()
         disk.issue(record(b"first"))
         disk.issue(record(b"second"))
         disk.lose_power(random.Random(seed))
-        kept.add(tuple(disk.records))
+        disk.open()
+        kept.add(tuple(disk.votes.all()))
         disk.sync()
-        assert tuple(disk.records) in kept
-    assert kept == {(b"synced",), (b"synced", b"first"), (b"synced", b"first", b"second")}
+        assert tuple(disk.votes.all()) in kept
+    assert kept == {(b"synced",), (b"first", b"synced"), (b"first", b"second", b"synced")}
+
+
+def test_a_log_is_read_up_to_the_first_write_that_is_not_whole():
+    rows = [((b"a", b"1"),), ((b"b", None), (b"c", b"2")), ((b"d", b"3"),)]
+    frames = [frame(row) for row in rows]
+    log = b"".join(frames)
+    for cut in range(len(log) + 1):
+        whole = sum(cut >= len(b"".join(frames[: count + 1])) for count in range(3))
+        assert list(read_log(log[:cut])) == rows[:whole]
+    torn = len(frames[0]) + 5
+    assert list(read_log(log[:torn] + bytes(len(log) - torn))) == rows[:1]
+
+
+def test_damage_to_vote_records_is_noticed_by_the_code_that_reads_them():
+    noticed = 0
+    for seed in range(60):
+        disk = new_disk()
+        for key in (b"one", b"two", b"three"):
+            disk.issue(record(key))
+        disk.sync()
+        disk.damage(random.Random(seed))
+        with pytest.raises(Damaged):
+            disk.open()
+        noticed += 1
+    assert noticed == 60
+
+
+def test_a_full_disk_takes_nothing_and_keeps_what_it_has():
+    disk = new_disk()
+    disk.issue(record(b"before"))
+    disk.sync()
+    disk.full = True
+    with pytest.raises(StorageFailed):
+        disk.issue(record(b"after"))
+    disk.full = False
+    disk.open()
+    assert tuple(disk.votes.all()) == (b"before",)
 
 
 def quiet(*faults, n=4):
@@ -115,6 +174,13 @@ def test_each_kind_of_fault_is_survived_alone():
         Crash(SECOND // 2, (0, 1, 2, 3), (0, 100 * MS, 200 * MS, 700 * MS)),
         CrashAtEffect(SECOND // 2, 0, 3, 100 * MS),
         LoseRecords(SECOND // 2, 1, 100 * MS),
+        LoseRecords(SECOND // 2, 1, 100 * MS, recovered=False),
+        LoseDisk(SECOND // 2, 1, 100 * MS),
+        Damage(SECOND // 2, 0, 100 * MS, chain=False),
+        Damage(SECOND // 2, 0, 100 * MS, chain=True),
+        Restore(SECOND // 4, SECOND, 1, 100 * MS),
+        FullDisk(SECOND // 2, SECOND, 0),
+        Slow(SECOND // 2, SECOND, 0, 50),
         Pause(SECOND // 2, SECOND, 0),
         ClockStep(SECOND // 2, 0, 3_000),
     ):
