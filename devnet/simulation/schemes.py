@@ -340,7 +340,7 @@ def _old_promise(attacker: Attacker) -> Script:
             break
     if not promised():
         return
-    attacker.cluster.lose_records(victim, 20 * MS)
+    attacker.cluster.lose_records(victim, 20 * MS, recovered=True)
     attacker.rule, attacker.speaks = _up_to(height), False
     level = yield Until(lambda: attacker.level() and attacker.head(victim) == height, 2 * SECOND, MS)
     if not level:
