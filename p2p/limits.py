@@ -59,7 +59,10 @@ DIAL_SECONDS: Final = 5.0
 TLS_SECONDS: Final = 5.0
 HELLO_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 1.0
-PING_INTERVAL_SECONDS: Final = 5.0
+PING_INTERVAL_SECONDS: Final = 2.0
+PING_QUIET_SECONDS: Final = 2.0
+"""After this without an answer or anything else, a peer is not named as a neighbour any more: others may reach it."""
+
 PING_SILENCE_SECONDS_MAX: Final = 15.0
 GOSSIP_DELAY_SECONDS: Final = 0.02
 
@@ -119,6 +122,7 @@ _require(
     DUPLICATE_SECONDS >= DIAL_SECONDS + TLS_SECONDS + HELLO_SECONDS,
     "two connections made at the same time are told from one made anew",
 )
+_require(PING_QUIET_SECONDS < PING_SILENCE_SECONDS_MAX, "a peer is passed by before it is dropped")
 _require(PING_INTERVAL_SECONDS * 2 < PING_SILENCE_SECONDS_MAX, "one lost ping does not end a connection")
 _require(RETRY_SECONDS_BASE < RETRY_SECONDS_MAX, "delays grow")
 _require(POINTS_MALFORMED >= SCORE_BAN, "one malformed frame bans")

@@ -194,6 +194,7 @@ class Network:
         """Charges a frame to its sender, then answers it here or hands it to the node."""
         now = trio.current_time()
         kind, size = frame.kind, len(frame.raw)
+        peer.heard_at = now
         peer.traffic.received(kind, size)
         if not peer.budgets.allow(kind, size, now):
             self._counters.count("over_budget", kind.name.lower())
@@ -256,11 +257,23 @@ class Network:
                 peer.ping(now, wall_ms)
 
     async def _keep_neighbourhood(self) -> None:
+        """Tells the peers who they are, whenever that changes.
+
+        One that is quiet is left out: its connection may take long to end, and until then nobody would pass on to it
+        what we say, nor to us what it says.
+        """
+        stated: list[NodeId] = []
         while True:
-            await self._connections.changed.wait()
-            await trio.sleep(limits.GOSSIP_DELAY_SECONDS)
+            with trio.move_on_after(limits.PING_QUIET_SECONDS / 2):
+                await self._connections.changed.wait()
+                await trio.sleep(limits.GOSSIP_DELAY_SECONDS)
+            now = trio.current_time()
+            heard = sorted(peer.id for peer in self._peers.values() if not peer.quiet(now))
+            if heard == stated and not self._connections.changed.is_set():
+                continue
             self._connections.changed = trio.Event()
-            frame = encode_frame(Kind.PEERS, tuple(bytes.fromhex(peer_id) for peer_id in sorted(self._peers)))
+            stated = heard
+            frame = encode_frame(Kind.PEERS, tuple(bytes.fromhex(peer_id) for peer_id in heard))
             for peer in list(self._peers.values()):
                 peer.send_frame(Kind.PEERS, frame)
 

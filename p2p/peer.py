@@ -25,6 +25,7 @@ from p2p.identity import NodeId
 from p2p.limits import (
     CLOSE_SECONDS,
     OFFSET_SAMPLES,
+    PING_QUIET_SECONDS,
     PING_SILENCE_SECONDS_MAX,
     POINTS_MALFORMED,
     READ_BYTES,
@@ -154,6 +155,7 @@ class Peer:
         self.height = hello.head_height
         self.neighbours: frozenset[NodeId] = frozenset()
         self.connected_at: Final = now
+        self.heard_at = now
         self.traffic: Final = traffic
         self.budgets: Final = Budgets(now)
         self.pings: Final = Pings()
@@ -211,6 +213,11 @@ class Peer:
         sequence = self.pings.ask(now, wall_ms)
         if sequence is not None:
             self.send(Kind.PING, sequence)
+
+    def quiet(self, now: float) -> bool:
+        """Whether it owes an answer and has said nothing at all for a while: the way to or from it may be gone."""
+        since = min(self.pings.silent_seconds(now), now - self.heard_at)
+        return since > PING_QUIET_SECONDS
 
     def drop(self, reason: str, detail: str, *, tell: bool = False) -> None:
         """Ends the connection for a reason of `counters.CLOSE_REASONS` or the node's own; the first reason stays.

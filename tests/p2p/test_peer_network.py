@@ -927,17 +927,45 @@ def test_neighbours_learn_of_each_other() -> None:
     simulate(main)
 
 
+def test_a_peer_from_which_nothing_comes_is_served_through_others() -> None:
+    """The link between a and c swallows all, both ways, and their connection stands: b must not take c for served."""
+
+    async def main() -> None:
+        nodes = {name: FakeNode(name, n + 1) for n, name in enumerate("abc")}
+        _, transports = internet(*nodes.values())
+        a, b, c = nodes.values()
+        a.build(transports[0], nodes.values(), [])
+        b.build(transports[1], nodes.values(), [a])
+        c.build(transports[2], nodes.values(), [b])
+        c.network.set_targets([Target(node.key.id, f"{node.name}:1") for node in (a, b)])
+        b.relay_floods()
+        async with running(*nodes.values()):
+            await joined(a, b, c)
+            await joined(b, a, c)
+            await poll(lambda: all(len(peer.neighbours) == 2 for peer in b.network.peers()))
+            for node, other in ((a, c), (c, a)):
+                peer = node.network.peer(other.key.id)
+                assert peer is not None
+                peer._framer.feed = lambda data: None  # type: ignore[method-assign]
+            noticed_s = limits.PING_INTERVAL_SECONDS + 2 * limits.PING_QUIET_SECONDS
+            await poll(lambda: all(len(peer.neighbours) == 1 for peer in b.network.peers()), noticed_s)
+            a.network.flood(Kind.CONSENSUS, b"vote")
+            await c.handler.until(lambda: ("b", Kind.CONSENSUS, b"vote") in c.handler.messages)
+
+    simulate(main)
+
+
 def test_an_idle_peer_exchanges_pings_and_nothing_else() -> None:
     async def main() -> None:
         a, b, _, _ = pair()
         async with running(a, b):
             await joined(a, b)
-            await trio.sleep(12)
+            await trio.sleep(13)
             before = dict(a.network.counters["messages_out"])
             await trio.sleep(100)
             after = a.network.counters["messages_out"]
             changed = {kind: after[kind] - before[kind] for kind in after if after[kind] != before[kind]}
-            assert changed == {"ping": 20, "pong": 20}
+            assert changed == {"ping": 50, "pong": 50}
 
     simulate(main)
 
