@@ -179,6 +179,11 @@ class Namespaces:
         self.blackhole(*ways)
         return ways
 
+    def heal(self) -> None:
+        """Lets the packets of all ways pass again."""
+        for name in self._names:
+            run(*self.inside(name), "ip", "route", "flush", "type", "blackhole")
+
     def rate(self, name: str, bits_per_second: int) -> None:
         """Bounds what a node can send, to anybody."""
         run(
