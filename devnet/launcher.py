@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
 from devnet import control
-from devnet.files import held_lock
-from devnet.fleet import ALIVE, End, Fleet, Member
+from devnet.council import Changed, Council
+from devnet.files import held_lock, rpc_url
+from devnet.fleet import ALIVE, End, Fleet, Member, State
 from devnet.http import HttpLink
-from devnet.prepare import add_full_node
+from devnet.prepare import add_node
 from devnet.show import Show
 from devnet.watch import Watch, look_at_all, unready
+from qenex_node.client.blocking import Client
 from qenex_node.client.errors import TransportError
 from state.errors import JsonValue, Rejected
 
@@ -51,6 +55,8 @@ class Launcher:
             "resume": self._resume,
             "start": self._start,
             "add": self._add,
+            "add-validator": self._add_validator,
+            "remove-validator": self._remove_validator,
         }
 
     async def run(self) -> None:
@@ -215,7 +221,10 @@ class Launcher:
         return _told(member)
 
     async def _add(self, name: str) -> dict[str, JsonValue]:
-        network = await trio.to_thread.run_sync(add_full_node, self._fleet.network, name or None)
+        return await self._join(name, "full")
+
+    async def _join(self, name: str, role: str) -> dict[str, JsonValue]:
+        network = await trio.to_thread.run_sync(partial(add_node, role=role), self._fleet.network, name or None)
         running = self._fleet.alive()
         (member,) = self._fleet.add(network)
         added = member.node.name
@@ -223,6 +232,48 @@ class Launcher:
             self._fleet.reload(other.node.name)
         self._show.event("node_added", f"{added} joins", name=added)
         return await self._start(added)
+
+    async def _add_validator(self, name: str) -> dict[str, JsonValue]:
+        """Adds a node, lets it fetch the chain as a full node, and has governance make it a validator."""
+        told = await self._join(name, "validator")
+        added = str(told["name"])
+        await self._until_synced(added)
+        return told | await self._decide(added, lambda council: council.add(added))
+
+    async def _remove_validator(self, name: str) -> dict[str, JsonValue]:
+        member = self._fleet.member(name)
+        return _told(member) | await self._decide(name, lambda council: council.remove(name))
+
+    async def _decide(self, name: str, change: Callable[[Council], Changed]) -> dict[str, JsonValue]:
+        """Has the validators decide on a change; the nodes that run are asked, each in turn if one fails."""
+        urls = [rpc_url(member.node) for member in self._fleet.alive() if member.state is State.RUNNING]
+
+        def decide() -> Changed:
+            with Client(*urls) as client:
+                return change(Council(self._fleet.network, client))
+
+        changed = await trio.to_thread.run_sync(decide, abandon_on_cancel=True)
+        self._show.event(
+            "validators_changed",
+            f"the validators changed from height {changed.from_height} on: {name}",
+            name=name,
+            from_height=changed.from_height,
+        )
+        return {"proposal": changed.proposal, "from_height": changed.from_height}
+
+    async def _until_synced(self, name: str) -> None:
+        """Waits until a node is ready; raises Rejected("timeout")."""
+        link = HttpLink(self._fleet.member(name).node.ports.rpc)
+        try:
+            with trio.move_on_after(READY_SECONDS):
+                while True:
+                    with suppress(TransportError):
+                        if (await link.get("/ready"))[0] == 200:
+                            return
+                    await trio.sleep(POLL_SECONDS)
+        finally:
+            link.close()
+        raise Rejected("timeout", f"{name} has not caught up with the chain after {READY_SECONDS:g} s")
 
     async def _until_answering(self, member: Member) -> None:
         """Waits until a node answers; raises Rejected if it ends before or takes too long."""

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from devnet import procfs
+from devnet.council import Changed, Council
 from devnet.files import held_lock, rpc_url
 from devnet.fleet import ALIVE, Command, Fleet, Member, State, start_command
-from devnet.prepare import Wish, add_full_node, prepare, reroute
+from devnet.prepare import Wish, add_node, prepare, reroute
 from devnet.relay import Link, Relay
 from qenex_node.client.blocking import Client
 from qenex_node.config import load
@@ -303,13 +304,42 @@ class Devnet:
 
     def add(self, *, wait: bool = True) -> str:
         """Adds a further full node, permitted by all that run, starts it, and returns its name."""
-        network = add_full_node(self.network)
+        return self._add("full", wait=wait)
+
+    def _add(self, role: str, *, wait: bool) -> str:
+        network = add_node(self.network, role=role)
         running = self.running
         (member,) = self.fleet.add(network)
         for other in running:
             self.fleet.reload(other)
         self.start(member.node.name, wait=wait)
         return member.node.name
+
+    def add_validator(self, *, wait: bool = True) -> str:
+        """Adds a node that follows until it has the chain, and has governance make it a validator; returns its name.
+
+        With `wait` it is in force, by its own word, when this returns; else it follows and nothing is proposed yet.
+        """
+        name = self._add("validator", wait=True)
+        if wait:
+            self.wait_ready([name])
+            self.seat(name)
+        return name
+
+    def seat(self, name: str) -> int:
+        """Has governance make a node that follows a validator; returns the first height at which it is one."""
+        return self._changed(name, "validator", lambda council: council.add(name))
+
+    def remove_validator(self, name: str) -> int:
+        """Has governance take a validator out of the set; returns the first height without it. The node goes on."""
+        return self._changed(name, "full", lambda council: council.remove(name))
+
+    def _changed(self, name: str, role: str, change: Callable[[Council], Changed]) -> int:
+        with self.client() as client:
+            from_height = change(Council(self.network, client)).from_height
+        if name in self.running:
+            self.wait_for(lambda: (self.status(name) or {}).get("role") == role, f"{name} is {role} by its own word")
+        return from_height
 
     # Waiting
 

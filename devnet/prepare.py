@@ -17,7 +17,15 @@ from typing import Any, Final
 from devnet.files import LOCK_FILE, NETWORK_FILE, SOCKET_FILE
 from devnet.ports import asked_ports, free_ports, taken
 from qenex_node.config import Config, load, render
-from qenex_node.homes import NodeHome, create_database, create_home, read_genesis, read_json, write_json
+from qenex_node.homes import (
+    NodeHome,
+    create_database,
+    create_home,
+    create_vote_records,
+    read_genesis,
+    read_json,
+    write_json,
+)
 from qenex_node.testnet import (
     FULL_NODES_MAX,
     Network,
@@ -196,31 +204,32 @@ def _config_on_route(config: Config, node: NetworkNode, by_name: Mapping[str, Ne
     )
 
 
-def add_full_node(network: Network, name: str | None = None) -> Network:
-    """Returns the network with one full node more at its end, its home made and permitted in all configurations.
+def add_node(network: Network, name: str | None = None, *, role: str = "full") -> Network:
+    """Returns the network with one node more at its end, its home made and permitted in all configurations.
 
-    The running nodes read that on SIGHUP. Raises Rejected("node_exists") or Rejected("testnet_invalid").
+    The running nodes read that on SIGHUP. One with the role of a validator has a key to vote with, and follows as a
+    full node until governance makes it a validator. Raises Rejected("node_exists") or Rejected("testnet_invalid").
     """
     names = {node.name for node in network.nodes}
-    numbers = (f"full-{number:02}" for number in range(1, FULL_NODES_MAX + 1))
+    numbers = (f"{role}-{number:02}" for number in range(1, FULL_NODES_MAX + 1))
     chosen = name or next((free for free in numbers if free not in names), None)
-    if chosen is None or not _NODE_FOLDER.match(chosen) or not chosen.startswith("full-"):
-        raise Rejected("testnet_invalid", f"a further node is called full-01 to full-{FULL_NODES_MAX}, not {name}")
+    if chosen is None or not _NODE_FOLDER.match(chosen) or not chosen.startswith(f"{role}-"):
+        raise Rejected("testnet_invalid", f"a further node is called {role}-01 to {role}-{FULL_NODES_MAX}, not {name}")
     if chosen in names:
         raise Rejected("node_exists", f"there is a node {chosen} already")
     (ports,) = free_ports(1)
-    node = NetworkNode(chosen, "full", network.directory / chosen, ports)
-    _make_full_home(network, node)
+    node = NetworkNode(chosen, role, network.directory / chosen, ports)
+    _make_home(network, node)
     entry = f"{chosen}=0x{derived_key(network.seed, 'node', chosen).public.data.hex()}"
     for other in network.nodes:
         _change_config(other, partial(_permitting, entry=entry))
     document = _testnet_document(network.directory)
-    document["nodes"].append({"name": chosen, "role": "full", "home": chosen, "ports": _ports_json(ports)})
+    document["nodes"].append({"name": chosen, "role": role, "home": chosen, "ports": _ports_json(ports)})
     write_json(network.directory / TESTNET_FILE, document)
     return replace(network, nodes=(*network.nodes, node))
 
 
-def _make_full_home(network: Network, node: NetworkNode) -> None:
+def _make_home(network: Network, node: NetworkNode) -> None:
     """Makes the home of a new node from a validator's configuration and the chain's beginning."""
     if node.home.exists():
         # Left by an attempt that was interrupted before testnet.json named it.
@@ -229,16 +238,24 @@ def _make_full_home(network: Network, node: NetworkNode) -> None:
     config = load(validators[0].home / "config.toml")
     config = replace(
         config,
-        node=replace(config.node, name=node.name, role="full"),
+        node=replace(config.node, name=node.name, role=node.role),
         p2p=replace(config.p2p, peers=tuple(f"{other.name}@127.0.0.1:{other.ports.p2p}" for other in validators)),
     )
     config = _config_with_ports(config, node, {})
-    home = create_home(node.home, config, passphrase=None, node_key=derived_key(network.seed, "node", node.name))
+    home = create_home(
+        node.home,
+        config,
+        passphrase=None,
+        node_key=derived_key(network.seed, "node", node.name),
+        validator_key=derived_key(network.seed, "validator", node.name) if node.role == "validator" else None,
+    )
     shutil.copyfile(network.directory / "genesis.json", node.home / config.chain.genesis_file)
     node_home = NodeHome(home, config, read_genesis(network.directory / "genesis.json"))
     if node_home.state_file is not None:
         node_home.state_file.hardlink_to(network.directory / "genesis.state")
     create_database(node_home)
+    if node_home.is_validator:
+        create_vote_records(node_home)
 
 
 def _permitting(config: Config, entry: str) -> Config:

@@ -203,7 +203,7 @@ class Connections:
     async def _greet(self, tls: TlsStream, entry: PermittedPeer, direction: Direction, address: str) -> Peer:
         framer = Framer(GREETING_KINDS)
         peer_id = node_id(entry.node_key)
-        greeting = Greeting(self._local, self._own_id, entry, peer_id, secrets.token_bytes(NONCE_BYTES))
+        greeting = Greeting(self._local, self._own_id, peer_id, secrets.token_bytes(NONCE_BYTES))
         await greet(tls, framer, greeting)
         framer.expect(ESTABLISHED_KINDS)
         return Peer(
@@ -211,8 +211,7 @@ class Connections:
             framer,
             self._owner,
             Traffic(self._counters),
-            name=entry.name,
-            node_key=entry.node_key,
+            entry=entry,
             address=address,
             direction=direction,
             hello=greeting.remote,
@@ -234,8 +233,9 @@ class Connections:
             standing.drop("replaced", "by a newer connection")
             await standing.closed.wait()
         entry = self._permissions.entry(peer.id)
-        if entry is None or peer.validator_key not in (None, entry.validator_key):
+        if entry is None:
             raise Rejected("no_longer_permitted", "this key is not permitted any more")
+        peer.regard(entry)
 
     async def _live(self, peer: Peer) -> None:
         """Runs an accepted peer, between its two callbacks, until its connection ends."""

@@ -12,6 +12,9 @@ A machine without I/O for one connection whose TLS handshake is done, so that th
    consensus message of the other's that we hold, by which a node that lost its records learns that it did.
 3. Each accepts the other once it holds its HELLO_ACK and the proof is right. Anything else is answered by
    REJECT [code, message] and the end of the connection.
+
+A proved validator key says who is there, not what it may do: whether it counts as a validator is for the set in force
+to say, which may change while the connection stands, and which the two ends may know to different heights.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ _CODE_LENGTH_MAX: Final = 64
 
 
 class Role(StrEnum):
-    """What a node is in its network: validators vote, full nodes follow."""
+    """What a node is: validators (and those that were or will be) have a key to vote with, full nodes follow."""
 
     VALIDATOR = "validator"
     FULL = "full"
@@ -145,10 +148,9 @@ def _printable(text: str) -> str:
 class Greeting:
     """One side of one greeting."""
 
-    def __init__(self, local: LocalNode, own_id: NodeId, entry: PermittedPeer, peer_id: NodeId, nonce: bytes) -> None:
-        """Takes who we are, what is permitted to the node at the other end, its id as TLS proved it, and our nonce."""
+    def __init__(self, local: LocalNode, own_id: NodeId, peer_id: NodeId, nonce: bytes) -> None:
+        """Takes who we are, the other's id as TLS proved it, and our nonce."""
         self._local = local
-        self._entry = entry
         self._peer_id = peer_id
         self._own = Hello(
             local.chain.chain_id,
@@ -203,8 +205,6 @@ class Greeting:
             raise Rejected("wrong_node_id", f"the TLS key belongs to {self._peer_id}, not {remote.node_id}")
         if (remote.role is Role.VALIDATOR) != (remote.validator_key is not None):
             raise Rejected("not_a_validator", "a validator states its key, and only a validator does")
-        if remote.validator_key is not None and remote.validator_key != self._entry.validator_key:
-            raise Rejected("not_a_validator", f"{self._entry.name} is not permitted as a validator with this key")
 
     def receive_ack(self, body: Any) -> None:
         """Checks the other's HELLO_ACK; raises Rejected: `proof_invalid`, `unexpected_frame`, or DecodeError."""

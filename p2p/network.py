@@ -155,14 +155,17 @@ class Network:
         self.misbehaved(peer, points, reason)
 
     def set_permitted(self, permitted: Iterable[PermittedPeer]) -> None:
-        """Puts another permitted set in force; connections of nodes that are not in it, or not as what they are
-        connected as, end. Raises Rejected("permitted_invalid") and changes nothing if the set cannot be.
+        """Puts another permitted set in force: nodes that are not in it are dropped, the others' roles follow it.
+
+        Raises Rejected("permitted_invalid") and changes nothing if the set cannot be.
         """
         self._permissions.replace(permitted)
         for peer in list(self._peers.values()):
             entry = self._permissions.entry(peer.id)
-            if entry is None or peer.validator_key not in (None, entry.validator_key):
+            if entry is None:
                 peer.drop("no_longer_permitted", "this key is not permitted any more", tell=True)
+            else:
+                peer.regard(entry)
 
     def set_targets(self, targets: Iterable[Target]) -> None:
         """Replaces the addresses to dial; connections that stand are left alone."""

@@ -20,7 +20,7 @@ import trio
 
 from p2p.conduct import Budgets
 from p2p.counters import Traffic, logger
-from p2p.hello import Hello, Role, encode_reject
+from p2p.hello import Hello, PermittedPeer, Role, encode_reject
 from p2p.identity import NodeId
 from p2p.limits import (
     CLOSE_SECONDS,
@@ -125,6 +125,8 @@ class Peer:
     """An accepted peer, for as long as its connection lasts.
 
     The node may read everything here that has no underscore; `height` it keeps current itself with `note_height`.
+    `role` and `validator_key` say what the node is by the permitted set in force: a validator only if it proved the
+    key that the set has for it. `proved_key` is what it proved, whatever the set says of it.
     """
 
     def __init__(
@@ -134,8 +136,7 @@ class Peer:
         owner: Owner,
         traffic: Traffic,
         *,
-        name: str,
-        node_key: bytes,
+        entry: PermittedPeer,
         address: str,
         direction: Direction,
         hello: Hello,
@@ -144,13 +145,15 @@ class Peer:
         """Takes a greeted stream with its framer, the owner, the counters, and what the greeting told."""
         now = trio.current_time()
         self.id: NodeId = hello.node_id
-        self.name: Final = name
-        self.node_key: Final = node_key
+        self.node_key: Final = entry.node_key
+        self.proved_key: Final = hello.validator_key
+        self.name: str
+        self.role: Role
+        self.validator_key: bytes | None
+        self.regard(entry)
         self.address: Final = address
         self.listen_address: Final = hello.listen_address
         self.direction: Final = direction
-        self.role: Final[Role] = hello.role
-        self.validator_key: Final = hello.validator_key
         self.vote_seen: Final = vote_seen
         self.height = hello.head_height
         self.neighbours: frozenset[NodeId] = frozenset()
@@ -182,6 +185,13 @@ class Peer:
     def queued_bytes(self) -> int:
         """How much waits to be written: whoever answers large requests looks here first, or it drops a slow asker."""
         return self._queue.bytes
+
+    def regard(self, entry: PermittedPeer) -> None:
+        """Takes what the permitted set says of this node now."""
+        self.name = entry.name
+        proved = self.proved_key is not None and self.proved_key == entry.validator_key
+        self.validator_key = self.proved_key if proved else None
+        self.role = Role.VALIDATOR if proved else Role.FULL
 
     def note_height(self, height: int) -> None:
         """Sets the height that the peer is known to be at."""

@@ -78,6 +78,13 @@ def parse_peer(text: str) -> PeerEntry:
     return PeerEntry(who, *parse_address(address))
 
 
+def parse_node_key(text: str) -> bytes:
+    """Returns the key of "0x<node key>"; raises ValueError."""
+    if not _NODE_KEY.match(text):
+        raise ValueError(f"{text!r} is not 0x and 64 hex digits")
+    return bytes.fromhex(text[2:])
+
+
 def parse_full_node(text: str) -> FullNodeEntry:
     """Returns the full node of "name=0x<node key>"; raises ValueError."""
     name, separator, key = text.partition("=")
@@ -185,7 +192,7 @@ class MetricsSection:
 
 @dataclass(frozen=True, slots=True)
 class P2pSection:
-    """The other nodes. Validators in force may always connect; full nodes only if they are named here."""
+    """The other nodes. Validators may connect, and former and coming ones as full nodes; others if they are named."""
 
     listen_host: str = _key("0.0.0.0", "The address to listen on.", check=_host)
     listen_port: int = _key(27100, "The port to listen on; 0 takes a free one.", high=65535)
@@ -194,12 +201,19 @@ class P2pSection:
     )
     peers: tuple[str, ...] = _key(
         (),
-        "Peers to dial: name@host:port or 0x<node key>@host:port; names are those of genesis and of "
+        "Peers to dial: name@host:port or 0x<node key>@host:port; names are those of validators and of "
         "permitted_full_nodes.",
         check=parse_peer,
+        reloadable=True,
     )
     permitted_full_nodes: tuple[str, ...] = _key(
         (), "Full nodes that may connect: name=0x<node key>.", check=parse_full_node, reloadable=True
+    )
+    denied_nodes: tuple[str, ...] = _key(
+        (),
+        "Node keys, 0x<node key>, that may not connect though they were a validator's; one in force always may.",
+        check=parse_node_key,
+        reloadable=True,
     )
 
 
@@ -313,6 +327,11 @@ class Config:
     def full_nodes(self) -> tuple[FullNodeEntry, ...]:
         """The full nodes that may connect."""
         return tuple(map(parse_full_node, self.p2p.permitted_full_nodes))
+
+    @property
+    def denied_node_keys(self) -> frozenset[bytes]:
+        """The node keys that may not connect unless their validator is in force."""
+        return frozenset(map(parse_node_key, self.p2p.denied_nodes))
 
 
 SECTIONS: Final[Mapping[str, Any]] = {item.name: type(item.default) for item in fields(Config)}

@@ -134,7 +134,10 @@ class Driver:
         left_out: LeftOut,
         metrics: Metrics,
     ) -> None:
-        """Takes the core and the node's parts; `network` and `nursery` are set before the first input."""
+        """Takes the core and the node's parts; `network` and `nursery` are set before the first input.
+
+        `on_committed` gets each block when the core knows it to be committed.
+        """
         self.network: Network
         self.nursery: trio.Nursery
         self.paused = False
@@ -161,6 +164,7 @@ class Driver:
         self._own: _OwnProposal | None = None
         self._accepted_at: float | None = None
         self._reach = Reach()
+        self.on_committed: Callable[[ExecutedBlock], None] = lambda executed: None
         self._left_out_reason: str | None = None
         self._complaint: str | None = None
         self._efforts: dict[str, Bucket] = {}
@@ -175,7 +179,7 @@ class Driver:
         commits.on_committed = self._committed
         journal.view = replica.snapshot().view
         for evidence in replica.evidence:
-            journal.take_evidence(evidence, store.validators)
+            journal.take_evidence(evidence, self._validators_at)
 
     # What others see
 
@@ -305,6 +309,7 @@ class Driver:
 
     def on_consensus(self, peer: Peer, body: bytes, raw: bytes) -> None:
         """Takes a consensus message: proves it, passes it on, gives it to the core. Raises Rejected for a bad one."""
+        message: Message | None = None
         try:
             message = decode_message(body)
             if not self._effort(peer).take(signatures_in(message), trio.current_time()):
@@ -312,7 +317,7 @@ class Driver:
                 return
             verify_message(message, self._context.genesis_hash, self._validators_at)
         except Rejected as error:
-            if error.code == "validators_unknown":
+            if error.code == "validators_unknown" or (message is not None and self._set_unsure(message)):
                 return
             self._metrics.add(m.CONSENSUS_MESSAGES, 1, "malformed" if error.code == "malformed" else "bad_signature")
             raise
@@ -320,6 +325,12 @@ class Driver:
         self._note(peer, message)
         if not self.paused:
             self.feed_input(Received(message))
+
+    def _set_unsure(self, message: Message) -> bool:
+        """Whether a message is of a height for which another set may be in force than we know: then what does not
+        verify here is nobody's fault, and will be sent again until we are there."""
+        height = message.certificate.height if isinstance(message, Decided) else message.height
+        return height > self._store.head.height + 1
 
     def _effort(self, peer: Peer) -> Bucket:
         """Returns how many signatures may be proved for a peer: p2p bounds the frames, this their cost."""
@@ -345,8 +356,7 @@ class Driver:
         return None if validators is None else validators.validators[sender].key
 
     def _validators_at(self, height: Height) -> ValidatorSet | None:
-        head = self._store.head.height
-        if height > head:
+        if height > self._store.head.height:
             return self._store.validators
         try:
             return self._store.validators_at(height)
@@ -400,7 +410,16 @@ class Driver:
             self._accepted_at = None
         self.feed_input(WorkChanged(self._mempool.has_work()))
         self.feed_input(Committed(header, certificate, executed.validators_next))
+        if header.next_validators_hash != header.validators_hash:
+            self._validators_changed()
+        self.on_committed(executed)
         self._judge_primary()
+
+    def _validators_changed(self) -> None:
+        self._reach.keep(self._store.validators)
+        self._left_out.primary_changed()
+        self._journal.validators_changed(self._replica.snapshot().view)
+        self._feed.changed()
 
     # Carrying out effects
 
@@ -448,10 +467,11 @@ class Driver:
 
     def _send(self, effect: Send) -> None:
         data = encode_message(effect.message)
-        self._outbox.send(lambda: self._send_to(effect.to, data))
+        # An index is one of the set in force now; until the message may leave, another may have come into force.
+        key = self._key_of(effect.to)
+        self._outbox.send(lambda: self._send_to(key, data))
 
-    def _send_to(self, index: int, data: bytes) -> None:
-        key = self._key_of(index)
+    def _send_to(self, key: bytes | None, data: bytes) -> None:
         for peer in self.network.connected():
             if key is not None and peer.validator_key == key:
                 peer.send(Kind.CONSENSUS, data)
@@ -489,11 +509,11 @@ class Driver:
         if work not in self._validating:
             self._validating.add(work)
             self._accepted_at = time.perf_counter()
-            self.nursery.start_soon(self._validate, effect)
+            self.nursery.start_soon(self._validate, effect, self._key_of(effect.proposer))
 
-    async def _validate(self, effect: AskValidation) -> None:
+    async def _validate(self, effect: AskValidation, source: bytes | None) -> None:
         verdict, reason = await self._proposals.validate(
-            effect.header, effect.wire_hashes, first=effect.first, source=self._key_of(effect.proposer)
+            effect.header, effect.wire_hashes, first=effect.first, source=source
         )
         self._validating.discard((effect.block_hash, effect.first))
         if verdict is not Verdict.DROPPED:
@@ -541,7 +561,7 @@ class Driver:
         if effect.kind is ReportKind.VIEW_CHANGE and self._own is not None:
             self._own = None
             self._proposals.budget.failed()
-        self._journal.note(effect, self._replica.snapshot, self._store.validators)
+        self._journal.note(effect, self._replica.snapshot, self._validators_at)
         if effect.kind is ReportKind.VIEW_ENTERED:
             self._left_out.primary_changed()
             self._judge_primary()

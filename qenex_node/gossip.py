@@ -169,11 +169,25 @@ class Gossip:
         """The bytes that wait for admission."""
         return self._arrivals_bytes
 
+    def validators_changed(self, before: ValidatorSet) -> None:
+        """Counts by the set that is in force now; what waits here may be accepted by it at once."""
+        now = self._validators()
+        places = {old: now.index_of(v.key) for old, v in enumerate(before.validators)}
+        self.acknowledgements.renumber({old: new for old, new in places.items() if new is not None})
+        needed = self.acknowledgements_needed()
+        for tx in self._mempool.candidates():
+            if self.acknowledgements.count(tx.id) >= needed:
+                self._fates.accepted(tx.id)
+
+    @property
+    def _in_force(self) -> bool:
+        """Whether this node is one of the validators in force, whose word on what it holds counts."""
+        return self._validator_key is not None and self._validators().index_of(self._validator_key) is not None
+
     def acknowledgements_needed(self) -> int:
         """Returns how many other validators must hold a transaction before it counts as accepted."""
-        validators = self._validators()
-        ours = self._validator_key is not None and validators.index_of(self._validator_key) is not None
-        return validators.f if ours else validators.f + 1
+        f = self._validators().f
+        return f if self._in_force else f + 1
 
     async def submit(self, wires: Sequence[bytes]) -> list[Outcome]:
         """Admits a client's transactions as one batch and passes them on; returns an outcome for each, in order."""
@@ -400,7 +414,7 @@ class Gossip:
             batch.relayed.setdefault(arrival.peer.id, (arrival.peer, []))[1].append(tx)
 
     def _acknowledge(self, arrival: _Arrival, tx: Transaction, batch: _Batch) -> None:
-        if arrival.peer is not None and self._validator_key is not None:
+        if arrival.peer is not None and self._in_force:
             batch.held.setdefault(arrival.peer.id, (arrival.peer, []))[1].append(tx.id)
 
     def _note_rejection(self, arrival: _Arrival, error: Rejected) -> None:

@@ -8,11 +8,11 @@ from typing import Final
 
 from consensus.interface import Report, ReportKind, Snapshot
 from consensus.messages import Evidence
+from consensus.verify import ValidatorsAt
 from qenex_node import metrics as m
 from qenex_node.logs import Log, RateLimited
 from qenex_node.metrics import Metrics
 from qenex_node.rpc.view import EvidenceInfo, ViewChangeInfo
-from state.types import ValidatorSet
 
 log = Log("qenex.consensus")
 
@@ -45,7 +45,7 @@ class Journal:
         """Returns up to `limit` pieces of evidence with numbers above `after`, in order."""
         return [info for info in self._evidence if info.number > after][:limit]
 
-    def note(self, report: Report, snapshot: Callable[[], Snapshot], validators: ValidatorSet) -> None:
+    def note(self, report: Report, snapshot: Callable[[], Snapshot], validators_at: ValidatorsAt) -> None:
         """Takes one report."""
         match report.kind:
             case ReportKind.REJECTED:
@@ -63,7 +63,7 @@ class Journal:
                 self._view_entered(report, snapshot())
             case ReportKind.EVIDENCE:
                 if isinstance(report.message, Evidence):
-                    self.take_evidence(report.message, validators)
+                    self.take_evidence(report.message, validators_at)
             case ReportKind.BEHIND:
                 log.debug("behind", code=report.code, **report.data)
             case ReportKind.SIGNING:
@@ -77,6 +77,11 @@ class Journal:
             self._suspected = suspected
             self._metrics.add(m.SUSPICIONS, 1, report.code)
             log.warning("the primary is suspected", reason=report.code, **report.data)
+
+    def validators_changed(self, view: int) -> None:
+        """Takes another validator set, whose views begin anew."""
+        self.view = view
+        self._reasons.clear()
 
     def _proposal(self, report: Report) -> None:
         if report.code != "valid":
@@ -99,10 +104,12 @@ class Journal:
         self.view = snapshot.view
         log.warning("view entered", view=snapshot.view, height=snapshot.height, by=report.code)
 
-    def take_evidence(self, evidence: Evidence, validators: ValidatorSet) -> None:
+    def take_evidence(self, evidence: Evidence, validators_at: ValidatorsAt) -> None:
         """Takes a piece of evidence that the core keeps: found now, or before a restart. It tells each only once."""
         self._evidence_count += 1
-        name = validators.validators[evidence.offender].name if evidence.offender < validators.n else "unknown"
+        validators = validators_at(evidence.height)
+        known = validators is not None and evidence.offender < validators.n
+        name = validators.validators[evidence.offender].name if validators is not None and known else "unknown"
         kind = evidence.offence.name.lower()
         self._evidence.append(
             EvidenceInfo(

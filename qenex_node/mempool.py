@@ -16,7 +16,7 @@ whoever adds has done that.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, TypeAlias
@@ -492,6 +492,11 @@ class Acknowledgements:
         held |= 1 << validator
         self._holders[tx_id] = held
         return held.bit_count()
+
+    def renumber(self, places: Mapping[int, int]) -> None:
+        """Takes another validator set: `places` gives each former index its new one; who has none counts no more."""
+        for tx_id, held in self._holders.items():
+            self._holders[tx_id] = sum(1 << new for old, new in places.items() if held >> old & 1)
 
     def count(self, tx_id: TxId) -> int:
         """Returns how many distinct validators hold it, as far as is known."""

@@ -18,9 +18,8 @@ import trio
 from consensus.interface import Config as CoreConfig
 from consensus.interface import KnownBlock, Restored
 from consensus.replica import Replica
-from p2p.hello import LocalNode, PermittedPeer, Role
-from p2p.identity import NodeKey, node_id
-from p2p.network import Network, Target
+from p2p.hello import LocalNode, Role
+from p2p.network import Network
 from p2p.peer import Peer
 from p2p.wire import Kind
 from qenex_node import __version__
@@ -41,6 +40,7 @@ from qenex_node.logs import Log, set_level
 from qenex_node.mempool import Mempool
 from qenex_node.metrics import Metrics, Reading, RpcCounters, clock_offsets, disk_source, p2p_source, process_source
 from qenex_node.options import mempool_limits, rpc_limits, store_options
+from qenex_node.peering import Peering
 from qenex_node.proposals import Proposals
 from qenex_node.rpc.access import Access
 from qenex_node.rpc.errors import APPLICATION_KINDS, STANDARD_KINDS
@@ -51,7 +51,7 @@ from qenex_node.rpc.view import Reason
 from qenex_node.sync import BlockSync
 from qenex_node.view import View
 from state.errors import Rejected
-from state.execution import Executor
+from state.execution import ExecutedBlock, Executor
 from state.keys import verify_ed25519
 from state.ledger import Ledger
 from state.store import Store
@@ -99,11 +99,16 @@ class Node:
         self._join_parts(
             genesis.parameters.drift_ms, genesis.parameters.block_units_max, genesis.parameters.leader_term
         )
+        self._validators = self.store.validators
+        self._peering = Peering(lambda: self.executor.state, keys.node.public, config)
         self.network = self._make_network(keys)
         self._gossip.network = self.network
         self._proposals.network = self.network
         self.sync.network = self.network
         self.driver.network = self.network
+        self.driver.on_committed = self._committed
+        self._peering.network = self.network
+        self._peering.dial()
 
     def _join_parts(self, drift_ms: int, units_max: int, leader_term: int) -> None:
         context, now_ms = self.executor.context, self._clock.now_ms
@@ -225,26 +230,30 @@ class Node:
             local,
             self,
             listen=f"{section.listen_host}:{section.listen_port}",
-            targets=self._targets(keys.node),
-            permitted=self._permitted(self.config),
+            permitted=self._peering.permitted(),
             wall_clock_ms=self._clock.now_ms,
         )
 
-    def _permitted(self, config: Config) -> list[PermittedPeer]:
-        validators = [PermittedPeer(v.name, v.node_key, v.key) for v in self.store.validators.validators]
-        followers = [PermittedPeer(entry.name, entry.node_key, None) for entry in config.full_nodes]
-        return validators + followers
+    def _committed(self, executed: ExecutedBlock) -> None:
+        """Follows the validators in force, in what is not consensus."""
+        before, after = self._validators, self.store.validators
+        if before is not after:
+            self._validators = after
+            self._gossip.validators_changed(before)
+            was, now = ({validator.name for validator in one.validators} for one in (before, after))
+            log.warning(
+                "the validators in force have changed",
+                height=self.store.validators_since,
+                added=sorted(now - was),
+                removed=sorted(was - now),
+                voting=self._in_force,
+            )
+        self._peering.committed(executed.changes)
 
-    def _targets(self, own: NodeKey) -> list[Target]:
-        keys = {entry.name: entry.node_key for entry in self._permitted(self.config)}
-        targets: list[Target] = []
-        for peer in self.config.peers:
-            key = bytes.fromhex(peer.who[2:]) if peer.who.startswith("0x") else keys.get(peer.who)
-            if key is None:
-                raise Rejected("config_invalid", f"p2p.peers: {peer.who!r} is neither a validator nor a permitted node")
-            if key != own.public:
-                targets.append(Target(node_id(key), f"{peer.host}:{peer.port}"))
-        return targets
+    @property
+    def _in_force(self) -> bool:
+        """Whether this node is one of the validators in force."""
+        return self._key is not None and self.store.validators.index_of(self._key) is not None
 
     # What the network brings
 
@@ -253,6 +262,7 @@ class Node:
         self._gossip.on_connected(peer)
         self.sync.note_height(peer, peer.height)
         self.driver.on_connected(peer)
+        self._peering.learn(peer)
         self.feed.changed()
 
     def on_disconnected(self, peer: Peer, reason: str) -> None:
@@ -351,7 +361,7 @@ class Node:
     def _reload(self) -> None:
         try:
             change = reloaded(self.config, load(self._home.home.config_file))
-            self.network.set_permitted(self._permitted(change.config))
+            self._peering.reload(change.config)
         except Rejected as error:
             log.error("the configuration was not read again", code=error.code, why=error.message)
             return
@@ -374,7 +384,7 @@ class Node:
             sync=self.sync,
             network=self.network,
             clock=self._clock,
-            role=self.config.node.role,
+            in_force=lambda: self._in_force,
             readings=self._readings,
         )
 
@@ -398,12 +408,11 @@ class Node:
     def _vote_refusal(self) -> Reason | None:
         if self._housekeeping.disk_refusal is not None:
             return self._housekeeping.disk_refusal
-        if self._key is None or self.driver.snapshot.may_sign:
+        if not self._in_force or self.driver.snapshot.may_sign:
+            # Whose key is not in force is a full node, and as ready as one.
             return None
         if self._votes_missing:
             return Reason("votes_missing", "the vote records are missing: this validator signs nothing until `recover`")
-        if self.driver.snapshot.index is None:
-            return Reason("not_in_force", "this node's key is not among the validators in force")
         return Reason("recovering", "this validator lost vote records and signs nothing until it is safe to")
 
     def _add_metric_sources(self) -> None:

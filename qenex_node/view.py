@@ -63,10 +63,10 @@ class View:
         sync: BlockSync,
         network: Network,
         clock: WallClock,
-        role: str,
+        in_force: Callable[[], bool],
         readings: Callable[[], Readings],
     ) -> None:
-        """Takes the node's parts, and how to read its health."""
+        """Takes the node's parts, whether its key is in force now, and how to read its health."""
         self.store = store
         self.mempool = mempool
         self.feed = feed
@@ -78,7 +78,7 @@ class View:
         self._sync = sync
         self._network = network
         self._clock = clock
-        self._role = role
+        self._in_force = in_force
         self._readings = readings
 
     @property
@@ -109,7 +109,7 @@ class View:
             sync=SyncStatus(self._sync.syncing, max(self._sync.target_height, self.store.head.height)),
             version=__version__,
             node_id=bytes.fromhex(self._network.id),
-            role=self._role,
+            role="validator" if self._in_force() else "full",
         )
 
     def readiness(self) -> Sequence[Reason]:

@@ -189,6 +189,12 @@ _node_command("pause", "Stop a node in its tracks (SIGSTOP).")
 _node_command("resume", "Let a paused node go on (SIGCONT).")
 _node_command("start", "Start a node that ended.")
 _node_command("add", "Add a further full node, permitted by all others, and start it.", needs_name=False)
+_node_command(
+    "add-validator",
+    "Add a node, let it fetch the chain, and have the validators vote it in.",
+    needs_name=False,
+)
+_node_command("remove-validator", "Have the validators vote one of them out; its node goes on as a full node.")
 
 
 @node.command("clock", context_settings={"ignore_unknown_options": True})

@@ -30,7 +30,7 @@ from consensus.messages import (
 )
 from p2p import wire
 from p2p.flood import relay_targets
-from p2p.hello import Greeting, LocalNode, PermittedPeer, Role, proof_preimage
+from p2p.hello import Greeting, LocalNode, Role, proof_preimage
 from p2p.identity import NodeKey, anchor
 from state.block import Block, evidence_hash, tx_root
 from state.codec import encode
@@ -235,9 +235,8 @@ def greetings() -> Any:
     result = []
     for what, told in cases:
         ids = [NodeKey(seed(f"{name} node")) for name, *_ in told]
-        entries = [PermittedPeer(name, k.public, v) for (name, v, _, _), k in zip(told, ids, strict=True)]
         nonces = [sha256(f"{what}, nonce of {name}".encode()) for name, *_ in told]
-        sides = [Greeting(local_node(*told[i]), ids[i].id, entries[1 - i], ids[1 - i].id, nonces[i]) for i in range(2)]
+        sides = [Greeting(local_node(*told[i]), ids[i].id, ids[1 - i].id, nonces[i]) for i in range(2)]
         hellos = [side.hello() for side in sides]
         acks = [sides[i].receive_hello(hellos[1 - i]) for i in range(2)]
         preimages = [

@@ -274,7 +274,7 @@ def test_it_joins_answers_and_floods(tmp_path):
         (2, bytes(32), "wrong_genesis"),
         (3, bytes(32), "wrong_node_id"),
         (4, "full", "not_a_validator"),
-        (7, bytes(32), "not_a_validator"),
+        (7, None, "not_a_validator"),
         (8, bytes(31), "malformed"),
     ],
 )

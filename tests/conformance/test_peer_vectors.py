@@ -18,7 +18,7 @@ from consensus.rules import Rules
 from consensus.verify import verify_message
 from p2p import wire
 from p2p.flood import relay_targets
-from p2p.hello import Greeting, LocalNode, PermittedPeer, Role
+from p2p.hello import Greeting, LocalNode, Role
 from p2p.identity import NodeKey, anchor, node_id
 from state.errors import DecodeError, Rejected
 from state.hashing import TAG_POSSESSION
@@ -184,9 +184,8 @@ def side_of(said, other):
         latest_vote_seen=lambda key: value_of(said["ack"])[1],
     )
     other_key = NodeKey(raw(other["node_seed"])).public
-    entry = PermittedPeer(other["name"], other_key, value_of(other["hello"])[7])
     own_id = NodeKey(raw(said["node_seed"])).id
-    return Greeting(local, own_id, entry, node_id(other_key), nonce)
+    return Greeting(local, own_id, node_id(other_key), nonce)
 
 
 @pytest.mark.parametrize("case", PEERS["greetings"], ids=named)

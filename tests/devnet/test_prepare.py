@@ -9,7 +9,7 @@ import pytest
 
 from devnet.files import held_lock, network_document, read_network
 from devnet.ports import FIRST_PORT, free_ports, is_free, taken
-from devnet.prepare import Wish, add_full_node, prepare, wipe
+from devnet.prepare import Wish, add_node, prepare, wipe
 from qenex_node.config import load
 from qenex_node.homes import read_genesis
 from qenex_node.testnet import Network, ports_from
@@ -103,7 +103,7 @@ def test_free_ports_lie_below_those_of_outgoing_connections() -> None:
 
 
 def test_a_further_full_node_is_permitted_by_all_and_dials_all_validators(tmp_path: Path) -> None:
-    network = add_full_node(prepare(tmp_path / "home", SMALL))
+    network = add_node(prepare(tmp_path / "home", SMALL))
     added = network.nodes[-1]
     assert (added.name, added.role) == ("full-01", "full")
     config = load(added.home / "config.toml")
@@ -114,9 +114,9 @@ def test_a_further_full_node_is_permitted_by_all_and_dials_all_validators(tmp_pa
         assert entry.startswith("full-01=0x")
     assert prepare(tmp_path / "home", Wish()) == network
     with pytest.raises(Rejected):
-        add_full_node(network, "full-01")
+        add_node(network, "full-01")
     with pytest.raises(Rejected):
-        add_full_node(network, "../full-02")
+        add_node(network, "../full-02")
 
 
 def test_fresh_replaces_the_network_and_touches_nothing_else(tmp_path: Path) -> None:

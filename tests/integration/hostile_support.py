@@ -170,7 +170,7 @@ class Hostile:
         tls = await secure(raw, tls_contexts(self.node_key, [entry.node_key]), server_side=False)
         framer = Framer(GREETING_KINDS)
         peer_id = NodeKey(derived_key(self.net.network.seed, "node", name).seed).id
-        await greet(tls, framer, Greeting(self.local(context), self.node_key.id, entry, peer_id, bytes(32)))
+        await greet(tls, framer, Greeting(self.local(context), self.node_key.id, peer_id, bytes(32)))
         framer.expect(ESTABLISHED_KINDS)
         return tls, framer
 
@@ -179,7 +179,7 @@ class Hostile:
         entry = self.entry(name)
         raw = await TcpTransport().dial(f"127.0.0.1:{self.net.node(name).ports.p2p}")
         tls = await secure(raw, tls_contexts(self.node_key, [entry.node_key]), server_side=False)
-        greeting = Greeting(self.local(context), self.node_key.id, entry, self.node_key.id, bytes(32))
+        greeting = Greeting(self.local(context), self.node_key.id, self.node_key.id, bytes(32))
         framer = Framer(GREETING_KINDS)
         with trio.fail_after(5):
             await tls.send_all(encode_frame(Kind.HELLO, greeting.hello()))

@@ -266,7 +266,7 @@ class HandPeer:
 
     async def greet(self, node: FakeNode, server: FakeNode) -> None:
         """Greets as an honest node would."""
-        greeting = Greeting(node.local(), node.key.id, server.entry, server.key.id, bytes(32))
+        greeting = Greeting(node.local(), node.key.id, server.key.id, bytes(32))
         await self.send(Kind.HELLO, greeting.hello())
         while not greeting.accepted:
             frame = await self.receive()

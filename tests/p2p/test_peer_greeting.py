@@ -18,7 +18,7 @@ FULL = FakeNode("f", 4, role=Role.FULL)
 
 
 def greeting(own: FakeNode, other: FakeNode, nonce: int = 0) -> Greeting:
-    return Greeting(own.local(), own.key.id, other.entry, other.key.id, bytes([nonce]) * 32)
+    return Greeting(own.local(), own.key.id, other.key.id, bytes([nonce]) * 32)
 
 
 def refusal(ours: Greeting, hello: Any) -> str:
@@ -69,7 +69,6 @@ def test_each_learns_the_latest_vote_that_the_other_has_seen_of_it() -> None:
         (5, "x" * 1000, "malformed"),
         (6, "high", "malformed"),
         (7, None, "not_a_validator"),
-        (7, C.validator.public.data, "not_a_validator"),
         (7, b"short", "malformed"),
         (8, b"short", "malformed"),
     ],
@@ -89,9 +88,13 @@ def test_a_later_versions_hello_is_named_whatever_else_it_holds() -> None:
     assert refusal(greeting(A, B), (2, "new", "fields")) == "wrong_version"
 
 
-def test_a_full_nodes_key_does_not_pass_for_a_validator() -> None:
-    pretender = FakeNode("f", 4)
-    assert refusal(greeting(A, FULL), greeting(pretender, A).hello()) == "not_a_validator"
+def test_a_stated_key_that_did_not_sign_the_greeting_is_refused() -> None:
+    hello = list(greeting(B, A).hello())
+    hello[7] = C.validator.public.data
+    ours, theirs = greeting(A, B), greeting(B, A)
+    ours.receive_hello(tuple(hello))
+    with pytest.raises(Rejected, match="proof_invalid"):
+        ours.receive_ack(theirs.receive_hello(greeting(A, B).hello()))
 
 
 def test_a_proof_recorded_in_another_greeting_is_refused() -> None:

@@ -355,7 +355,7 @@ def test_a_refusal_names_its_reason_to_the_other_side() -> None:
         b.chain = ChainContext("other-chain", CHAIN.genesis_hash)
         async with running(a):
             peer = await HandPeer.dial(bt, b, "a:1", a)
-            greeting = Greeting(b.local(), b.key.id, a.entry, a.key.id, bytes(32))
+            greeting = Greeting(b.local(), b.key.id, a.key.id, bytes(32))
             await peer.send(Kind.HELLO, greeting.hello())
             frame = await peer.receive_kind(Kind.REJECT)
             assert frame.body[0] == "wrong_chain"
@@ -370,7 +370,7 @@ def test_a_validator_proof_replayed_from_an_earlier_connection_is_refused() -> N
         a, b, bt = lone()
         async with running(a):
             first = await HandPeer.dial(bt, b, "a:1", a)
-            greeting = Greeting(b.local(), b.key.id, a.entry, a.key.id, bytes(32))
+            greeting = Greeting(b.local(), b.key.id, a.key.id, bytes(32))
             await first.send(Kind.HELLO, greeting.hello())
             recorded = greeting.receive_hello((await first.receive_kind(Kind.HELLO)).body)
             await first.send(Kind.HELLO_ACK, recorded)
@@ -424,7 +424,7 @@ def test_a_hello_that_is_not_acknowledged_makes_no_peer() -> None:
         a, b, bt = lone()
         async with running(a):
             peer = await HandPeer.dial(bt, b, "a:1", a)
-            greeting = Greeting(b.local(), b.key.id, a.entry, a.key.id, bytes(32))
+            greeting = Greeting(b.local(), b.key.id, a.key.id, bytes(32))
             await peer.send(Kind.HELLO, greeting.hello())
             await trio.sleep(limits.HELLO_SECONDS + 1)
             assert a.closed("hello_timeout") == 1
@@ -725,13 +725,20 @@ def test_a_peer_whose_permission_ends_is_told_dropped_and_kept_out_until_it_is_p
     simulate(main)
 
 
-def test_a_validator_that_is_permitted_only_as_a_full_node_from_now_on_is_dropped() -> None:
+def test_what_a_peer_is_follows_the_permitted_set_while_it_stays_connected() -> None:
     async def main() -> None:
         a, b, _, _ = pair()
         async with running(a, b):
             await joined(a, b)
-            a.network.set_permitted([PermittedPeer("b", b.key.public, None)])
-            await a.handler.until(lambda: a.handler.events[-1] == ("disconnected", "b", "no_longer_permitted"))
+            (peer,) = a.network.connected()
+            for entry, told in (
+                (PermittedPeer("was-b", b.key.public, None), ("was-b", Role.FULL, None)),
+                (PermittedPeer("b", b.key.public, bytes(32)), ("b", Role.FULL, None)),
+                (b.entry, ("b", Role.VALIDATOR, b.validator.public.data)),
+            ):
+                a.network.set_permitted([entry])
+                assert (peer.name, peer.role, peer.validator_key) == told
+            assert not peer.closing
 
     simulate(main)
 

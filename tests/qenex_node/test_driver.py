@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from p2p.wire import Kind as Frame
 from qenex_node import metrics as m
 from state.errors import InvariantError, Rejected
 from state.hashing import sha256
-from state.types import Height, View
+from state.types import Height, ValidatorSet, View
 from tests.qenex_node.node_parts import Parts, run, settle
 from tests.state.store.store_support import VALIDATOR_KEYS, VALIDATORS, certify
 
@@ -185,6 +186,40 @@ def test_a_proved_message_is_passed_on_and_given_to_the_core_and_a_forged_one_ne
         counted = {name: parts.metrics.value(m.CONSENSUS_MESSAGES, name) for name in ("taken", "bad_signature")}
         assert counted == {"taken": 1, "bad_signature": 1}
         assert parts.metrics.value(m.CONSENSUS_MESSAGES, "malformed") == 1
+
+    run(test)
+
+
+def test_what_does_not_verify_is_nobodys_fault_where_another_validator_set_may_be_in_force(tmp_path: Path) -> None:
+    """A node that lags behind a change of the set cannot prove messages of later heights, and must not ban for it."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        parts = Parts(tmp_path)
+        await begin(parts, nursery)
+        peer = parts.network.peers[0]
+        parts.driver.on_consensus(peer, encode_message(suspect(parts, height=2, forged=True)), b"ahead")
+        certificate = certify(parts.chain.genesis, parts.proposed_by_another(parts.chain.pay(0, 1)).block.header)
+        ahead = replace(certificate, height=Height(2))
+        parts.driver.on_consensus(peer, encode_message(Decided(ahead)), b"ahead")
+        assert parts.core.inputs == []
+        assert parts.network.relays == []
+        with pytest.raises(Rejected):
+            parts.driver.on_consensus(peer, encode_message(suspect(parts, height=1, forged=True)), b"bad")
+
+    run(test)
+
+
+def test_a_message_for_one_validator_finds_it_though_another_set_comes_into_force_first(tmp_path: Path) -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        parts = Parts(tmp_path)
+        await begin(parts, nursery)
+        message = suspect(parts)
+        parts.core.answers[WorkChanged] = [Persist((RECORD,)), Send(2, message)]
+        parts.driver.feed_input(WORK)
+        shifted = ValidatorSet(VALIDATORS.validators[1:])
+        parts.store._rules[0] = parts.store._rules[0]._replace(validators=shifted)
+        await settle()
+        assert [len(peer.sent) for peer in parts.network.peers] == [0, 1, 0]
 
     run(test)
 

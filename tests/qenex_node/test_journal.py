@@ -30,7 +30,7 @@ class Desk:
     def note(self, kind: ReportKind, code: str, message: Any = None, *, view: int = 0, **data: Any) -> None:
         snapshot: Any = SimpleNamespace(height=5, view=view)
         report = Report(kind, code, {"height": 5, "view": view, **data}, message)
-        self.journal.note(report, lambda: snapshot, VALIDATORS)
+        self.journal.note(report, lambda: snapshot, lambda height: VALIDATORS)
 
 
 def test_a_suspicion_that_lasts_is_counted_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -314,6 +314,18 @@ def test_acknowledgements_count_distinct_validators_of_followed_ids_only() -> No
     assert len(acknowledgements) == 0
 
 
+def test_acknowledgements_count_by_the_validators_in_force() -> None:
+    acknowledgements = Acknowledgements(2)
+    a = TxId(sha256(b"a"))
+    acknowledgements.follow(a)
+    for index in (0, 2, 3):
+        acknowledgements.acknowledged(a, index)
+    # Validator 0 leaves; those after it move up.
+    acknowledgements.renumber({1: 0, 2: 1, 3: 2})
+    assert acknowledgements.count(a) == 2
+    assert [acknowledgements.acknowledged(a, index) for index in (1, 2, 0)] == [2, 2, 3]
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.sampled_from("ab"), st.integers(0, 5), st.integers(0, 1), st.integers(1, 40)),

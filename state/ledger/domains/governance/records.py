@@ -22,6 +22,8 @@ from state.ledger.validators import FIRST_HEIGHT
 from state.types import Address, Validator
 
 NAMESPACE: Final = "governance"
+AGENDA_KEY: Final = encode((NAMESPACE, "agenda"))
+"""The state key of the agenda: what is accepted and to come changes only with it."""
 
 OPEN: Final = "open"
 ACCEPTED: Final = "accepted"
@@ -145,6 +147,14 @@ def read_proposal(get: Get, number: int) -> Proposal | None:
         return None
     proposer, change, *rest = value
     return Proposal(number, proposer, Change(*change), *rest)
+
+
+def accepted_node_keys(reader: StateReader) -> tuple[tuple[str, bytes], ...]:
+    """Returns names and new node keys of the validators whose change is accepted and not yet in force."""
+    get = reading(reader)
+    proposals = [read_proposal(get, pending.number) for pending in read_agenda(get).accepted]
+    changes = [proposal.change for proposal in proposals if proposal is not None]
+    return tuple((change.name, change.node_key) for change in changes if change.node_key is not None)
 
 
 def proposal_value(proposal: Proposal) -> tuple[Any, ...]:
