@@ -37,6 +37,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "tx": Entry("cli.commands.tx", "Build, sign and send transactions."),
     "query": Entry("cli.commands.query", "Read accounts, assets, blocks and proofs."),
     "light": Entry("cli.commands.light", "Check what a node answers, trusting only the genesis document."),
+    "inspect": Entry("cli.commands.inspect", "Serve read-only RPC from a stopped node's data."),
+    "export": Entry("cli.commands.export", "Write blocks as a stream for audit, and check one."),
     "verify": Entry("cli.commands.verify", "Audit a stopped node's whole chain and state."),
     "rollback": Entry("cli.commands.rollback", "Take the newest block of a stopped node's database back."),
     "recover": Entry("cli.commands.recover", "Let a validator sign again after its vote records were lost."),

@@ -48,7 +48,7 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.KEY: "A key file is missing, damaged, or readable by others.",
     ExitCode.PASSPHRASE: "The passphrase is missing or wrong.",
     ExitCode.STORE_DAMAGED: 'The database is damaged; nothing was repaired. See "The store is damaged".',
-    ExitCode.STORE_LOCKED: "Another process has the database open.",
+    ExitCode.STORE_LOCKED: "Another process has the database open, or runs with the same validator key.",
     ExitCode.VOTES_MISSING: 'The vote records are missing. See "The vote records are lost".',
     ExitCode.VERSION_UNKNOWN: "A file is of a version that this program does not know.",
     ExitCode.HALTED: "The node halted rather than break a rule of its own; its log says which. Look before restarting.",
@@ -60,7 +60,7 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.FAILED: "The transaction is in a block and failed there; its receipt says why.",
     ExitCode.TIMED_OUT: "The wait ended first; what was asked for may still happen.",
     ExitCode.PROOF_INVALID: "What the node answered does not verify against the trusted validators.",
-    ExitCode.AUDIT_FAILED: "`verify` found something that is not as it must be.",
+    ExitCode.AUDIT_FAILED: "`verify` or `export --check` found something that is not as it must be.",
     ExitCode.FORK_PROVED: "Two different blocks of one height are both certified. Keep both, and call all operators.",
     ExitCode.INTERRUPTED: "Interrupted from the keyboard.",
 }
@@ -92,6 +92,7 @@ _CODES: Final[dict[str, ExitCode]] = {
     "store_exists": ExitCode.HOME,
     "storage_failed": ExitCode.DISK_ERROR,
     "store_locked": ExitCode.STORE_LOCKED,
+    "key_in_use": ExitCode.STORE_LOCKED,
     "votes_missing": ExitCode.VOTES_MISSING,
     "version_unknown": ExitCode.VERSION_UNKNOWN,
     "port_in_use": ExitCode.PORT_IN_USE,
@@ -101,6 +102,8 @@ _CODES: Final[dict[str, ExitCode]] = {
     "timeout": ExitCode.TIMED_OUT,
     "proof_invalid": ExitCode.PROOF_INVALID,
     "audit_failed": ExitCode.AUDIT_FAILED,
+    "export_invalid": ExitCode.AUDIT_FAILED,
+    "export_cut_off": ExitCode.AUDIT_FAILED,
     "fork_proved": ExitCode.FORK_PROVED,
 }
 

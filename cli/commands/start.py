@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -31,11 +32,13 @@ def command(settings: Settings, passphrase_file: Path | None, passphrase_fd: int
     import trio
 
     from qenex_node import logs
+    from qenex_node.keylock import hold_key
     from qenex_node.node import run_node
 
     said = node_home.config.logging
     undo = logs.setup(said.format, said.level, node=node_home.config.node.name)
     try:
-        trio.run(run_node, node_home, keys)
+        with nullcontext() if keys.validator is None else hold_key(keys.validator.public.data):
+            trio.run(run_node, node_home, keys)
     finally:
         undo()

@@ -95,6 +95,7 @@ _KIND_OF_REASON: Final = {
     "not_found": NOT_FOUND,
     "index_off": SWITCHED_OFF,
     "not_ready": NOT_READY,
+    "read_only": NOT_READY,
 }
 
 
