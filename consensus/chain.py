@@ -5,7 +5,7 @@ Promises and views outlive heights, within a set; votes, proposals and timers of
 
 from __future__ import annotations
 
-from consensus import recovery, timers
+from consensus import own_votes, recovery, timers
 from consensus.certificates import learn_committed
 from consensus.core import Core
 from consensus.interface import Committed
@@ -21,12 +21,14 @@ def on_committed(core: Core, event: Committed) -> None:
     if (certificate.height, certificate.block_hash) != (header.height, header.hash):
         raise InvariantError("a block was committed with another block's certificate")
     learn_committed(core, certificate)
+    own_votes.on_certificate(core, certificate)
     recovery.on_committed(core, header, certificate)
     core.start_height(header, certificate)
     if event.validators_next.hash != core.validators.hash:
         _start_set(core, event.validators_next)
     timers.shorten(core)
     core.restore_height()
+    own_votes.on_height(core)
 
 
 def _start_set(core: Core, validators: ValidatorSet) -> None:

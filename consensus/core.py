@@ -8,6 +8,7 @@ Everything here is about the height being decided, `height`, the one above `head
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from consensus.interface import (
@@ -34,6 +35,7 @@ from consensus.records import (
     decode_records,
     evidence_key,
     round_key,
+    signing_record,
 )
 from consensus.rules import Rules
 from consensus.tally import Tally
@@ -118,6 +120,9 @@ class Core:
         self.proposal_asked = False
         self.proposal_declined = False
 
+        self.silence_left = config.silence_heights
+        self.silence_until = 0
+
         self.suspects: dict[int, Suspect] = {}
         self.view_changes: dict[int, ViewChange] = {}
         self.stall: str | None = None
@@ -170,6 +175,8 @@ class Core:
             return "recovering"
         if self.height < signing.from_height or (terms is not None and self.height <= terms.head_height):
             return "behind"
+        if self.silence_left > 0:
+            return "silent"
         return None
 
     @property
@@ -273,6 +280,7 @@ class Core:
             return ()
         place = self._persist_place
         if place is not None:
+            self._remember_height()
             self._effects[place] = Persist(
                 tuple(self._puts.items()),
                 tuple(self._pending_deletes),
@@ -285,6 +293,16 @@ class Core:
         effects = tuple([effect for effect in self._effects if effect is not None])
         self._effects = []
         return effects
+
+    def _remember_height(self) -> None:
+        """With each write: whatever becomes of the chain, below this height nothing is signed again.
+
+        Records of decided heights go, and the chain that decided them may be rolled back, or replaced by an older one.
+        """
+        if self.signing.from_height < self.height:
+            self.signing = replace(self.signing, from_height=self.height)
+            key, value = signing_record(self.signing)
+            self._puts[key] = value
 
     # ---- the start, and each next height ----
 

@@ -28,6 +28,9 @@ class Config:
     `progress_timeout_max_ms`, which must exceed twice the time that the network needs at its worst to fetch, execute,
     persist and exchange three rounds for a full block. STATUS goes out each `status_interval_ms`, and each
     `status_busy_ms` while a height with work does not move. `drift_ms` is the chain's bound on clocks.
+
+    With `silence_heights` above 0 a start is silent: nothing is signed until so many heights were committed before our
+    eyes, or none for `silence_quiet_ms`; a vote of ours seen meanwhile, as at any time, stops signing for good.
     """
 
     chain_id: str
@@ -40,6 +43,8 @@ class Config:
     status_interval_ms: int = 1_000
     status_busy_ms: int = 250
     not_yet_retry_ms: int = 100
+    silence_heights: int = 0
+    silence_quiet_ms: int = 10_000
 
     def __post_init__(self) -> None:
         relations = {
@@ -51,6 +56,9 @@ class Config:
                 1 <= self.status_busy_ms <= self.status_interval_ms
             ),
             "not_yet_retry_ms must be at least 1": self.not_yet_retry_ms >= 1,
+            "silence_heights must not be negative, silence_quiet_ms must be at least 1": (
+                self.silence_heights >= 0 and self.silence_quiet_ms >= 1
+            ),
             "leader_term and drift_ms must not be negative": self.leader_term >= 0 and self.drift_ms >= 0,
         }
         for relation, holds in relations.items():
@@ -314,7 +322,7 @@ class Report:
 
     rejected: why a message changed nothing. proposal: made, accepted, valid, invalid, not_yet. suspected: the reason.
     view_change: sent (a promise). view_entered: by new_view or by certificate. evidence: the offence.
-    behind: proven or claimed. signing: records_lost, recovering, recovered.
+    behind: proven or claimed. signing: records_lost, recovering, recovered, silence_over.
     """
 
     kind: ReportKind
@@ -356,7 +364,7 @@ class Snapshot:
     """The replica as it stands, for RPC and metrics. Indexes are those of the set in force.
 
     `refusal` says as a stable code why nothing may be signed: not_in_force, records_missing, records_lost, recovering,
-    reported (a lost quorum), behind. `timers` maps names to the ms at which they fire, on the clock of Tick.
+    reported (a lost quorum), behind, silent. `timers` maps names to the ms at which they fire, on the clock of Tick.
     """
 
     height: Height

@@ -76,9 +76,14 @@ def settle(core: Core) -> None:
 
 
 def start(core: Core) -> None:
-    """After a restart: our votes of the current place again, as the same bytes."""
+    """After a restart: our votes of the current place again, as the same bytes, if we may sign."""
     core.started = True
     core.repeat_at = core.now
+    say_own_votes(core)
+
+
+def say_own_votes(core: Core) -> None:
+    """Says again what the records hold of our votes in the current height and view."""
     own = core.own_round()
     if own is None or not core.may_sign:
         return

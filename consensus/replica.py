@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from consensus import certificates, chain, normal, recovery, repair, timers, view_change
+from consensus import certificates, chain, normal, own_votes, repair, timers, view_change
 from consensus.core import Core, Signer
 from consensus.interface import (
     BodyAvailable,
@@ -140,13 +140,16 @@ class Replica:
         core = self._core
         core.now = max(core.now, now_ms)
         if not core.started:
+            own_votes.begin_silence(core)
             repair.start(core)
+        own_votes.on_tick(core)
         repair.on_tick(core)
         timers.expire(core)
         normal.ask_again(core)
 
     def _receive(self, message: Message) -> None:
         core = self._core
+        own_votes.on_message(core, message)
         try:
             if isinstance(message, Decided):
                 certificates.learn_committed(core, message.certificate)
@@ -191,7 +194,7 @@ class Replica:
             case Complaint():
                 view_change.on_complaint(core, event.reason)
             case OwnVoteShown():
-                recovery.on_own_vote_shown(core, event.message)
+                own_votes.on_shown(core, event.message)
             case _:
                 raise InvariantError(f"{type(event).__name__} is no input of the core")
 

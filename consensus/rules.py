@@ -151,6 +151,10 @@ class Rules:
         """What of the vote records counts after a restart: all."""
         return memory
 
+    def stops_at_own_vote(self) -> bool:
+        """Whether to stop when a vote of ours is seen that our records lack: two processes with one key may fork."""
+        return True
+
     def view_after_restart(self, entered: View, promised: View) -> View:
         """The view to stand in after a restart: the last with a record of its entry, whatever was promised."""
         return entered

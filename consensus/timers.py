@@ -65,6 +65,8 @@ def _progress_is_owed(core: Core) -> bool:
 
 def _next(core: Core) -> int:
     times = [core.repeat_at]
+    if core.silence_left > 0:
+        times.append(core.silence_until)
     if core.may_sign:
         times.append(core.status_sent_at + status_interval(core))
     if core.progress_at is not None:

@@ -50,6 +50,15 @@ def committed_at_a_only(cluster: Cluster, byzantine: str, prepared_at: str) -> i
     return cluster["a"].chain[0][0]
 
 
+def promised(cluster: Cluster, name: str, height: int) -> ViewChange:
+    """Brings a replica to promise view 1 at its height, by the SUSPECTs of two others; returns its VIEW-CHANGE."""
+    for suspect in [other for other in "abcd" if other != name][:2]:
+        cluster.say(suspect, cluster.forger(suspect).suspect(height, 0), name)
+    said = [message for message in cluster[name].sent if isinstance(message, ViewChange)][-1]
+    must((said.height, said.view) == (height, 1), f"{name} promised view 1")
+    return said
+
+
 def push_block(cluster: Cluster, forger: Forger, view: int, block: io.KnownBlock, to: str) -> None:
     """A Byzantine primary does its best to have `block` committed in `view` by `to`."""
     for name in to:
@@ -75,12 +84,13 @@ def test_1_floor(restart: bool) -> None:
             1,
             cluster.forger("a").view_change(2, 1, certificate),
             forger.view_change(1, 1),
-            cluster.forger("d").view_change(1, 1),
+            promised(cluster, "d", 1),
         )
         cluster.say("b", opening, "cd")
         for name in "cd" if restart else "":
             cluster[name].crash()
             cluster[name].restart()
+        cluster.queue.clear()
         cluster.passes = lambda source, to, message: "a" not in (source, to)
         cluster.withheld.update(cluster["a"].bodies)
         other = block_on(cluster.genesis, cluster.set_at(Height(1)), forger.who.key, b"X")
@@ -197,9 +207,7 @@ def test_4_promises_outlive_heights() -> None:
         commit_next(cluster, forger, b"B", "ac", "a")
         certificate = cluster["d"].chain[0][1]
         cluster.passes = lambda source, to, message: source in "cd" and to in "cd"
-        opening = forger.new_view(
-            1, old_promise, forger.view_change(2, 1, certificate), cluster.forger("d").view_change(2, 1, certificate)
-        )
+        opening = forger.new_view(1, old_promise, forger.view_change(2, 1, certificate), promised(cluster, "d", 2))
         cluster.say("b", opening, "cd")
         other = block_on(cluster["d"].head, cluster.set_at(Height(2)), forger.who.key, b"X")
         push_block(cluster, forger, 1, other, "cd")
@@ -220,9 +228,7 @@ def test_4_old_promises_do_not_count_for_later_heights() -> None:
         must(len(cluster["a"].chain) == 4, "B is committed with c's vote")
         certificate = cluster["d"].chain[2][1]
         cluster.passes = lambda source, to, message: source in "cd" and to in "cd"
-        opening = forger.new_view(
-            1, old_promise, forger.view_change(4, 1, certificate), cluster.forger("d").view_change(4, 1, certificate)
-        )
+        opening = forger.new_view(1, old_promise, forger.view_change(4, 1, certificate), promised(cluster, "d", 4))
         cluster.say("b", opening, "cd")
         other = block_on(cluster["d"].head, cluster.set_at(Height(4)), forger.who.key, b"X")
         push_block(cluster, forger, 1, other, "cd")

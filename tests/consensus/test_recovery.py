@@ -71,15 +71,15 @@ def test_where_the_chain_was_lost_too_time_tells() -> None:
 
 
 def test_a_height_committed_with_a_vote_of_ours_does_not_end_recovery() -> None:
-    """Somebody still has votes of ours for it."""
+    """Somebody still has votes of ours for it: it is the height from which on two more are waited for."""
     cluster = Cluster(4, byzantine="abc")
     lost(cluster, dict(recovery_records(Height(0), 0)))
     parent = cluster.genesis
-    for height, names in ((1, "abc"), (2, "abc"), (3, "abd"), (4, "abc")):
+    for height, names in ((1, "abc"), (2, "abc"), (3, "abd"), (4, "abc"), (5, "abc")):
         block = block_on(parent, cluster.set_at(Height(height)), cluster.identities["a"].key, b"%d" % height)
         certificate = cluster.certificate(Kind.COMMIT, height, 0, block.header.hash, names)
         cluster["d"].committed(block, certificate)
-        assert cluster["d"].state.may_sign is (height == 4)
+        assert cluster["d"].state.may_sign is (height == 5)
         parent = block.header
 
 

@@ -266,3 +266,10 @@ class KeptForOneHeight(Rules):
 
     def must_count(self, terms, height):
         return terms.kept if terms is not None and height == terms.head_height + 1 else ()
+
+
+class OwnVotesIgnored(Rules):
+    """A vote of ours that our records lack is no reason to stop."""
+
+    def stops_at_own_vote(self):
+        return False
