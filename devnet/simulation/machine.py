@@ -136,7 +136,7 @@ class Machine:
             load_block=self.disk.known_block,
         )
         sign = None if self.key is None else partial(cluster.scheme.sign, self.key)
-        self.core: Replica = cluster.variant.replica(self._config(), restored, sign)
+        self.core: Replica = cluster.variant.replica(self._config(), restored, sign, cluster.is_faulty(self))
         self._tick()
         cluster.started(self)
         if self.key is not None:

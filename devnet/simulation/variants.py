@@ -27,15 +27,27 @@ class Variant:
     rules: Rules = field(default_factory=Rules)
     persists_first: bool = True
 
-    def replica(self, config: Config, restored: Restored, sign: Callable[[bytes], bytes] | None) -> Replica:
-        """Returns a core with these rules."""
-        return Replica(config, restored, sign, self.rules)
+    def replica(
+        self, config: Config, restored: Restored, sign: Callable[[bytes], bytes] | None, shares_key: bool
+    ) -> Replica:
+        """Returns a core with these rules; one whose key others sign with too does not stop when it sees that."""
+        return Replica(config, restored, sign, _sharing(type(self.rules)) if shares_key else self.rules)
 
     def believed(self, validators: ValidatorSet) -> ValidatorSet:
         """Returns a validator set whose quorum is the one that these rules hold for enough, to check certificates."""
         believed = ValidatorSet(validators.validators)
         believed.__dict__["quorum"] = self.rules.quorum(validators)
         return believed
+
+
+def _sharing(rules: type[Rules]) -> Rules:
+    """Returns the same rules, but for the one that a core stops where it sees another hand sign with its key."""
+
+    class Sharing(rules):  # type: ignore[misc,valid-type]
+        def stops_at_own_vote(self) -> bool:
+            return False
+
+    return Sharing()
 
 
 class _SmallQuorum(Rules):
