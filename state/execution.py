@@ -24,7 +24,7 @@ from state.ledger.account import Account
 from state.ledger.overlay import ACCOUNTS_CACHED_DEFAULT
 from state.ledger.plugin import Accusation
 from state.ledger.run import EVIDENCE_UNITS
-from state.ledger.validators import VALIDATORS_KEY, decode_rule, read_rule_at
+from state.ledger.validators import VALIDATORS_KEY, Rule, decode_rule, rule_at, rules_back
 from state.limits import BLOCK_TRANSACTIONS_MAX, EVIDENCE_MAX
 from state.rfc6962 import root_in_slices
 from state.slices import Slices
@@ -309,6 +309,8 @@ class _Draft:
         self.transactions: list[Transaction] = []
         self.evidence: list[bytes] = []
         self.last_place: tuple[int, ...] = ()
+        self.rules: list[Rule] = []
+        self.older_rules = rules_back(state)
         self.units_at_pause = 0
 
     def evidence_misfit(self, item: bytes) -> str | None:
@@ -329,7 +331,7 @@ class _Draft:
             raise Rejected("evidence_order", "evidence is in order of height, view, kind and offender, each once")
         if not height - self.evidence_age <= proof.height <= height:
             raise Rejected("evidence_age", f"evidence of height {proof.height} may not enter a block at {height}")
-        validators = read_rule_at(self.executor.state, proof.height).validators
+        validators = self.rule_at(proof.height).validators
         if proof.offender >= validators.n:
             raise Rejected("sender_unknown", f"validator index {proof.offender} is not in the set of {validators.n}")
         offender = validators.validators[proof.offender]
@@ -353,6 +355,12 @@ class _Draft:
         if len(self.transactions) >= BLOCK_TRANSACTIONS_MAX:
             return "count"
         return None
+
+    def rule_at(self, height: int) -> Rule:
+        """Returns who was in force at a height; each set of the history is read once for a block."""
+        while not self.rules or self.rules[-1].first > height:
+            self.rules.append(next(self.older_rules))
+        return rule_at(self.rules, height)
 
     def add(self, tx: Transaction) -> Slices[None]:
         """Applies a transaction that fits; raises Rejected if it may not enter."""

@@ -65,6 +65,11 @@ class Council:
         given = {"by": f"v{by}", "change": change, "validator": name, "from_height": 0, "expires_ms": 0, **fields}
         return self.world.ledger.build("governance_propose", given)
 
+    def fields_of(self, operation: Operation) -> dict[str, Any]:
+        """The JSON fields of an operation."""
+        told: Any = self.world.ledger.operation_to_json(operation)
+        return dict(told["fields"])
+
     def propose(self, by: int, change: str, name: str, **fields: Any) -> Transaction:
         """A proposal signed by the consensus key of v<by>."""
         return self.world.tx(consensus_key(by), self.proposal(by, change, name, **fields))

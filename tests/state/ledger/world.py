@@ -41,12 +41,13 @@ def genesis_of(
     balances: dict[Address, dict[str, int]],
     assets: Sequence[tuple[str, Address, int]] = (),
     validator_count: int = 4,
+    chain_id: str = "test-1",
     **parameters: Any,
 ) -> Genesis:
     """A genesis with the native asset QNX, issued by person 0, and further assets (code, issuer, flags)."""
     listed = {"QNX": (key(0).address, 0)} | {code: (issuer, flags) for code, issuer, flags in assets}
     genesis = Genesis(
-        chain_id="test-1",
+        chain_id=chain_id,
         time_ms=TimeMs(START_MS),
         validators=validators(validator_count),
         parameters=ChainParameters(**parameters),
