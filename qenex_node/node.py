@@ -15,8 +15,6 @@ from typing import Any, Final
 
 import trio
 
-from consensus.interface import Config as CoreConfig
-from consensus.interface import KnownBlock, Restored
 from consensus.replica import Replica
 from p2p.hello import LocalNode, Role
 from p2p.network import Network
@@ -42,6 +40,7 @@ from qenex_node.metrics import Metrics, Reading, RpcCounters, clock_offsets, dis
 from qenex_node.options import mempool_limits, rpc_limits, store_options
 from qenex_node.peering import Peering
 from qenex_node.proposals import Proposals
+from qenex_node.restored import core_config, restored_from
 from qenex_node.rpc.access import Access
 from qenex_node.rpc.errors import APPLICATION_KINDS, STANDARD_KINDS
 from qenex_node.rpc.feed import Feed
@@ -96,9 +95,7 @@ class Node:
         self._fates = Fates()
         self.feed = Feed()
         self._votes_missing = keys.validator is not None and not self.store.votes_exist
-        self._join_parts(
-            genesis.parameters.drift_ms, genesis.parameters.block_units_max, genesis.parameters.leader_term
-        )
+        self._join_parts(genesis.parameters.drift_ms, genesis.parameters.block_units_max)
         self._validators = self.store.validators
         self._peering = Peering(lambda: self.executor.state, keys.node.public, config)
         self.network = self._make_network(keys)
@@ -110,7 +107,7 @@ class Node:
         self._peering.network = self.network
         self._peering.dial()
 
-    def _join_parts(self, drift_ms: int, units_max: int, leader_term: int) -> None:
+    def _join_parts(self, drift_ms: int, units_max: int) -> None:
         context, now_ms = self.executor.context, self._clock.now_ms
         self._gossip = Gossip(
             context=context,
@@ -157,7 +154,7 @@ class Node:
         self._journal = Journal(self.metrics, now_ms, trio.current_time)
         self.driver = Driver(
             context=context,
-            replica=self._make_replica(drift_ms, leader_term),
+            replica=self._make_replica(),
             key=self._key,
             store=self.store,
             mempool=self.mempool,
@@ -182,31 +179,10 @@ class Node:
             min_free_bytes=self.config.storage.min_free_bytes,
         )
 
-    def _make_replica(self, drift_ms: int, leader_term: int) -> Replica:
-        section, store, context = self.config.consensus, self.store, self.executor.context
-        core_config = CoreConfig(
-            chain_id=context.chain_id,
-            genesis_hash=context.genesis_hash,
-            key=self._key,
-            leader_term=leader_term,
-            drift_ms=drift_ms,
-            progress_timeout_ms=section.progress_timeout_ms,
-            progress_timeout_max_ms=section.progress_timeout_max_ms,
-        )
-
-        def load_block(block_hash: Hash) -> KnownBlock | None:
-            block = store.body(block_hash)
-            return None if block is None else KnownBlock(block.header, block.wire_hashes)
-
-        restored = Restored(
-            head=store.head,
-            certificate=store.head_certificate,
-            validators=store.validators,
-            validators_since=store.validators_since,
-            records=store.votes() if store.votes_exist and self._key is not None else None,
-            load_block=load_block,
-        )
-        return Replica(core_config, restored, None if self._key is None else self._sign)
+    def _make_replica(self) -> Replica:
+        config = core_config(self.config, self._home.genesis, self._key)
+        restored = restored_from(self.store, votes=self._key is not None)
+        return Replica(config, restored, None if self._key is None else self._sign)
 
     def _sign(self, message: bytes) -> bytes:
         if self._validator is None:

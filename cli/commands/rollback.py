@@ -26,9 +26,7 @@ def command(settings: Settings, yes: bool) -> None:
     from that state; then one atomic write takes it back, and what is left is proved.
     """
     from qenex_node.homes import open_home
-    from qenex_node.options import store_options
-    from state.ledger import Ledger
-    from state.store.rollback import rollback
+    from qenex_node.recovery import roll_back
 
     node_home = open_home(settings.home)
     if not yes:
@@ -36,7 +34,7 @@ def command(settings: Settings, yes: bool) -> None:
             raise Rejected("confirmation_needed", "say with --yes that you mean it, or run it at a terminal")
         click.echo(WARNING, err=True)
         click.confirm("Go on?", abort=True, err=True)
-    done = rollback(node_home.home.data, node_home.genesis, Ledger(), store_options(node_home.config))
+    done = roll_back(node_home)
     document: dict[str, JsonValue] = {
         "home": str(node_home.home.path),
         "taken_back": done.height,

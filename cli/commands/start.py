@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -33,12 +33,16 @@ def command(settings: Settings, passphrase_file: Path | None, passphrase_fd: int
 
     from qenex_node import logs
     from qenex_node.keylock import hold_key
+    from qenex_node.keystore import inspect_key
     from qenex_node.node import run_node
 
     said = node_home.config.logging
     undo = logs.setup(said.format, said.level, node=node_home.config.node.name)
     try:
-        with nullcontext() if keys.validator is None else hold_key(keys.validator.public.data):
+        with ExitStack() as held:
+            # Keys that are not encrypted are those of test networks: one seed may make several on one machine.
+            if keys.validator is not None and inspect_key(node_home.home.validator_key_file).encrypted:
+                held.enter_context(hold_key(keys.validator.public.data))
             trio.run(run_node, node_home, keys)
     finally:
         undo()

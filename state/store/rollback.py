@@ -3,14 +3,16 @@
 The state before is still there while its tree is kept: each record that the block changed is read from that version.
 Which records those are is found by executing the block again on that version, which proves at the same time that the
 block follows from it; a deleted record's key stands nowhere else. What the commit of the block wrote goes; the block
-itself stays as one that is not committed, for a vote may rest on it, and vote records are not touched. So the node
-stands as it did before the commit, contradicts nothing that it signed, and takes the same certified block again.
+itself stays as one that is not committed, for a vote may rest on it. Vote records stay, and are added to, so that
+nothing is signed anew up to the height that was the head. So the node stands as it did before the commit, contradicts
+nothing that it signed, and takes the same certified block again.
 
 This undoes nothing on the chain: the block is final, and the network goes on with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from state.store.keys import (
     seal,
 )
 from state.store.store import DEFAULT_OPTIONS, Store, StoreOptions
+from state.store.votes import Records
 from state.transaction import decode_transaction
 from state.tree.read import read
 from state.types import Header, Height, ValidatorSet
@@ -51,8 +54,17 @@ class RolledBack:
     records: int
 
 
-def rollback(path: Path, genesis: Genesis, ledger: Ledger, options: StoreOptions = DEFAULT_OPTIONS) -> RolledBack:
+Binding = Callable[[dict[bytes, bytes], Height], Records]
+"""Returns the vote records that keep a validator from signing anew up to a height, from those that it has."""
+
+
+def rollback(
+    path: Path, genesis: Genesis, ledger: Ledger, binding: Binding, options: StoreOptions = DEFAULT_OPTIONS
+) -> RolledBack:
     """Takes the newest block of a closed database back, and proves the database that is left.
+
+    The vote records of a height go once its block is committed, so that they bind nobody who goes back below it:
+    `binding` says what does, and is written with the rest.
 
     Raises Rejected: "rollback_impossible" where there is no block or no state below it, "rollback_differs" if the
     block does not follow from the state before it; what `Store.open` raises; Damaged if the result does not hold.
@@ -66,6 +78,8 @@ def rollback(path: Path, genesis: Genesis, ledger: Ledger, options: StoreOptions
         _put_records_back(batch, store, executed, below)
         _delete_commit(batch, store, executed)
         batch.put(META_HEAD, seal(META_HEAD, chain.head_content(below)))
+        if store.votes_exist:
+            store.stage_votes(batch, binding(store.votes(), store.head.height))
         store.database.write(batch)
     finally:
         store.close()

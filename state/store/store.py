@@ -40,7 +40,7 @@ from state.store.keys import (
     name_of,
 )
 from state.store.pruning import Pruner
-from state.store.votes import VoteBatch, VoteRecords
+from state.store.votes import Records, VoteBatch, VoteRecords
 from state.tree.node import decode_page, page_key
 from state.tree.proof import Proof
 from state.tree.prove import prove
@@ -277,13 +277,17 @@ class Store:
         """Whether vote records were created here."""
         return self._votes.exist
 
-    def create_votes(self) -> None:
-        """Creates the vote records, empty; raises Rejected("votes_exist")."""
-        self._votes.create()
+    def create_votes(self, first: Records = ()) -> None:
+        """Creates the vote records with these as the first, in one write; raises Rejected("votes_exist")."""
+        self._votes.create(first)
 
     def votes(self) -> dict[bytes, bytes]:
         """Returns all vote records; raises Damaged."""
         return self._votes.all()
+
+    def stage_votes(self, batch: Any, puts: Records) -> None:
+        """Puts vote records into a batch that is written with other changes; the store must be opened anew then."""
+        self._votes.stage(batch, VoteBatch(puts=puts))
 
     def write_votes(self, votes: VoteBatch) -> None:
         """Makes vote records and bodies durable in one synced write; safe in a worker thread.

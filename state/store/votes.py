@@ -21,6 +21,9 @@ from state.store.keys import META_VOTES, VOTE, after, check_of, name_of, seal, u
 VOTES_VERSION: Final = 1
 _CHECK_LIMIT: Final = 1 << 32
 
+Records = tuple[tuple[bytes, bytes], ...]
+"""Keys with their values."""
+
 
 class VoteDatabase(Protocol):
     """What vote records need of a database (database.py)."""
@@ -69,20 +72,27 @@ class VoteRecords:
         if (count, total) != (len(self._checks), _xor(self._checks)):
             raise Damaged("the vote records", f"are not all there: {count} were written, {len(self._checks)} found")
 
-    def create(self) -> None:
-        """Makes the empty set of records; raises Rejected("votes_exist") if there is one."""
+    def create(self, first: Records = ()) -> None:
+        """Makes the set of records, with its first ones in one write; raises Rejected("votes_exist") if there is one.
+
+        Whoever may not sign says so among the first: an empty set is that of a key that never signed.
+        """
         with self.lock:
             if self.exist:
                 raise Rejected("votes_exist", "this database has vote records already: nothing was changed")
             batch = self._database.batch()
-            batch.put(META_VOTES, seal(META_VOTES, _summary({})))
+            checks = self._stage(batch, VoteBatch(puts=first))
             self._database.write(batch)
             self.exist = True
+            self.written(checks)
 
     def stage(self, batch: Any, votes: VoteBatch) -> dict[bytes, int]:
         """Puts the records of `votes` into a batch; returns the checksums that hold once it is written."""
         if not self.exist:
             raise InvariantError("vote records were to be written where `init` created none")
+        return self._stage(batch, votes)
+
+    def _stage(self, batch: Any, votes: VoteBatch) -> dict[bytes, int]:
         checks = dict(self._checks)
         for name in votes.deletes:
             key = VOTE + name

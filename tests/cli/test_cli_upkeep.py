@@ -10,6 +10,8 @@ import pytest
 from qenex_node import keystore
 from qenex_node.exitcodes import ExitCode
 from qenex_node.homes import open_home
+from qenex_node.keylock import hold_key
+from qenex_node.keystore import inspect_key
 from qenex_node.options import store_options
 from state.address import to_text
 from state.ledger import Ledger
@@ -106,6 +108,13 @@ def test_a_validator_with_encrypted_keys_needs_its_passphrase(
     create = ("genesis", "create", "--file", file, "--chain-id", "x", "--asset", f"QNX,2,{owner}")
     assert qenex(*create, "--card", card).code == 0
     assert qenex("init", "--home", home, "--genesis", file).code == 0
+    # A copied home has a database of its own, and the same key: it runs once on a machine.
+    copied = tmp_path / "copied"
+    shutil.copytree(home, copied)
+    with hold_key(inspect_key(home / "keys" / "validator.json").public.data):
+        for path in (home, copied):
+            held = qenex("start", "--home", path, "--json", "--passphrase-file", right)
+            assert (held.code, held.json["error"]["code"]) == (ExitCode.STORE_LOCKED, "key_in_use")
     for given, code in (((), "passphrase_needed"), (("--passphrase-file", wrong), "passphrase_wrong")):
         ended = qenex("start", "--home", home, "--json", *given)
         assert (ended.code, ended.json["error"]["code"]) == (ExitCode.PASSPHRASE, code)

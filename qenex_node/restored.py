@@ -1,0 +1,44 @@
+"""What the consensus core is told when it is made: its configuration, and where the database says that it stands.
+
+The running node makes its core from these; tools that work on a stopped validator's records see them through the same.
+"""
+
+from __future__ import annotations
+
+from consensus.interface import Config as CoreConfig
+from consensus.interface import KnownBlock, Restored
+from qenex_node.config import Config
+from state.genesis import Genesis
+from state.store import Store
+from state.types import Hash
+
+
+def core_config(config: Config, genesis: Genesis, key: bytes | None) -> CoreConfig:
+    """Returns the core's configuration; `key` is the validator's public key, None for an observer."""
+    section = config.consensus
+    return CoreConfig(
+        chain_id=genesis.chain_id,
+        genesis_hash=genesis.hash,
+        key=key,
+        leader_term=genesis.parameters.leader_term,
+        drift_ms=genesis.parameters.drift_ms,
+        progress_timeout_ms=section.progress_timeout_ms,
+        progress_timeout_max_ms=section.progress_timeout_max_ms,
+    )
+
+
+def restored_from(store: Store, *, votes: bool) -> Restored:
+    """Returns where a core starts from; `votes` says whether it is a validator's, with vote records of its own."""
+
+    def load_block(block_hash: Hash) -> KnownBlock | None:
+        block = store.body(block_hash)
+        return None if block is None else KnownBlock(block.header, block.wire_hashes)
+
+    return Restored(
+        head=store.head,
+        certificate=store.head_certificate,
+        validators=store.validators,
+        validators_since=store.validators_since,
+        records=store.votes() if votes and store.votes_exist else None,
+        load_block=load_block,
+    )
