@@ -17,10 +17,16 @@ from state.types import Certificate, Header, Height, ValidatorSet, WireHash
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A block as machines hand it on: its header and its decoded transactions."""
+    """A block as machines hand it on: its header, its decoded transactions and its evidence."""
 
     header: Header
     transactions: tuple[Transaction, ...]
+    evidence: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, executed: ExecutedBlock) -> Body:
+        """Returns the block that was executed."""
+        return cls(executed.block.header, executed.transactions, executed.block.evidence)
 
     @property
     def known(self) -> KnownBlock:
@@ -98,7 +104,7 @@ class Chain:
         self.head = header
         if executed.validators_next.hash != self.validators.hash:
             self.rules.append((Height(header.height + 1), executed.validators_next))
-        self.blocks.append((Body(header, executed.transactions), certificate))
+        self.blocks.append((Body.of(executed), certificate))
         self.heights[header.hash] = header.height
         for tx in executed.transactions:
             self.transactions[tx.wire_hash] = tx

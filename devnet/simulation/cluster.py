@@ -5,22 +5,24 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from consensus.interface import Report, ReportKind
-from consensus.messages import Decided, Evidence, Kind, Message, decode_message, encode_message
+from consensus.messages import Decided, Kind, Message, decode_message, encode_message
 from consensus.verify import verify_message
 from devnet.simulation.attacker import Attacker
 from devnet.simulation.chain import Chain
 from devnet.simulation.checks import ALL_CHECKS, Check, CheckType, Violation
+from devnet.simulation.clients import Clients
 from devnet.simulation.conducts import CONDUCTS, Conduct
+from devnet.simulation.council import Council
 from devnet.simulation.disk import Disk
 from devnet.simulation.durable import Promises, Records
 from devnet.simulation.faults import Link, arm
 from devnet.simulation.machine import Machine
 from devnet.simulation.network import Network
 from devnet.simulation.operators import Operators
-from devnet.simulation.pool import Lane
 from devnet.simulation.schedule import SECOND, Schedule
 from devnet.simulation.schemes import play
 from devnet.simulation.settings import CALM, CORRECT, Settings
@@ -33,7 +35,6 @@ from devnet.simulation.world import world_of
 from state.errors import DecodeError, InvariantError, Rejected
 from state.execution import ExecutedBlock
 from state.store.errors import StoreError
-from state.transaction import Transaction
 from state.types import Certificate, ValidatorSet
 
 WORLD: Final = -1
@@ -81,18 +82,19 @@ class Cluster:
         self._trace = None if write is None else Trace(write, lambda: self.schedule.now_us)
         self._correct = frozenset(settings.correct())
         self._proved: dict[tuple[int, int], tuple[Message, bool]] = {}
+        self._said: dict[int, Message] = {}
         self._last_left: tuple[Machine | None, Message | None] = (None, None)
         self._finished = False
         self._view = 0
-        self.network = Network(self.schedule, self._rng("network"), settings.links, self._deliver)
+        self.network = Network(self.schedule, self._rng("network"), settings.links, self._deliver, settings.regions)
         who = settings.machines()
         self.identities = tuple(sorted(set(who)))
         self.machines_of: dict[int, tuple[int, ...]] = {
             one: tuple(number for number, of in enumerate(who) if of == one) for one in self.identities
         }
         self._whose = {key: one for one, key in enumerate(self.world.keys)}
-        self._sets: list[tuple[int, ValidatorSet]] = [(0, self.world.validators)]
-        self._believed = {0: variant.believed(self.world.validators)}
+        self._sets: list[tuple[int, ValidatorSet]] = [(1, self.world.validators)]
+        self._believed = {1: variant.believed(self.world.validators)}
         self._voters = self._correct - {who[number] for number in settings.excused()}
         self.operators = Operators(self)
         self.machines = [Machine(self, number, one, self._rng(f"machine {number}")) for number, one in enumerate(who)]
@@ -101,10 +103,9 @@ class Cluster:
             machine.skew_ms = skew_ms
         self.attacker: Attacker | None = None
         self._checks: list[Check] = [check(self) for check in checks]
-        self._transactions: list[Transaction] = []
+        self.clients = Clients(self, self._rng("clients"), self._judged)
+        self.council = Council(self)
         self._backups: dict[int, Disk] = {}
-        self._unsent = [list(transfers) for transfers in self.world.transfers]
-        self._clients = self._rng("clients")
         self.executions = Executions(settings.exact)
 
     def _rng(self, purpose: str) -> random.Random:
@@ -129,7 +130,9 @@ class Cluster:
         return Result(settings, self.variant.name, violation, self.schedule.now_us, height, self._view, self.counts)
 
     def _begin(self) -> None:
-        self._submit_all()
+        self.clients.begin()
+        for reform in self.settings.reforms:
+            self.schedule.at(reform.at_us, partial(self.council.propose, reform))
         for fault in self.settings.faults:
             arm(fault, self)
         self.schedule.at(self.settings.heal_us, self._heal)
@@ -153,54 +156,13 @@ class Cluster:
             self.attacker.stop()
 
     def _what_is_missing(self) -> str:
-        total = len(self._transactions)
         places = ", ".join(
             f"machine {machine.number}{'' if machine.up else ' (down)'} at height {machine.disk.chain.head.height} "
-            f"with {len(machine.disk.chain.transactions)}"
+            f"lacking {self.clients.missing(machine.disk.chain)}"
             for machine in self._judged
         )
         after = self.settings.recovery_us // SECOND
-        return f"of {total} transactions not all are final {after} s after healing: {places}"
-
-    # ---- clients ----
-
-    def _submit_all(self) -> None:
-        for _ in range(self.settings.transactions):
-            self._submit_at(self._clients.randrange(self.settings.submit_until_us))
-
-    def _submit_at(self, time_us: int) -> None:
-        """A client submits to anyone, asks anyone correct later on, and submits again while it is not final there."""
-        rng = self._clients
-        tx = rng.choice([transfers for transfers in self._unsent if transfers]).pop(0)
-        self._transactions.append(tx)
-
-        def submit() -> None:
-            if tx.wire_hash in rng.choice(self._judged).disk.chain.transactions:
-                return
-            rng.choice(self.machines).submitted(tx)
-            self.schedule.after(self.settings.resubmit_us, submit)
-
-        self.schedule.at(time_us, submit)
-
-    def _all_final(self) -> bool:
-        """Whether all is final everywhere and the chain long enough; submits more if only that lacks."""
-        total = len(self._transactions)
-        if any(len(judged.disk.chain.transactions) != total for judged in self._judged):
-            return False
-        if max(judged.disk.chain.head.height for judged in self._judged) >= self.settings.heights_min:
-            return True
-        self._submit_at(self.schedule.now_us)
-        return False
-
-    def sequences(self, chain: Chain) -> dict[Lane, int]:
-        """Returns the next sequence number of each lane of each account, as a chain has it."""
-        accounts = ((address, self.world.ledger.read_account(chain, address)) for address in self.world.accounts)
-        return {
-            (address, lane): sequence
-            for address, account in accounts
-            if account is not None
-            for lane, sequence in enumerate(account.lanes)
-        }
+        return f"not all transactions are final {after} s after healing: {places}"
 
     # ---- what machines tell ----
 
@@ -217,12 +179,21 @@ class Cluster:
         conducts = self.settings.conducts
         return CONDUCTS[conducts[who] if who < len(conducts) else CORRECT](rng)
 
-    def is_faulty(self, machine: Machine) -> bool:
-        """Returns whether a machine may do what it likes."""
-        return machine.who not in self._correct
+    def is_correct(self, who: int) -> bool:
+        """Returns whether an identity does what its core says."""
+        return who in self._correct
+
+    def newest_chain(self) -> Chain:
+        """Returns the longest chain of all correct machines."""
+        return max((machine.disk.chain for machine in self._judged), key=lambda chain: chain.head.height)
+
+    @property
+    def sets_changed(self) -> bool:
+        """Whether the validators are no longer those of genesis."""
+        return len(self._sets) > 1
 
     def since(self, height: int) -> int:
-        """Returns the first height of the validator set of a height, 0 for that of genesis."""
+        """Returns the first height of the validator set of a height."""
         return self._rule(height)[0]
 
     def set_at(self, height: int) -> ValidatorSet:
@@ -249,14 +220,13 @@ class Cluster:
         """
         height = message.certificate.height if isinstance(message, Decided) else message.height
         known_to = min(height, machine.disk.chain.head.height + 1)
-        key = (id(message), self.since(known_to))
+        key = (id(message), self.since(known_to) if self.sets_changed else 1)
         known = self._proved.get(key)
         if known is None:
             known = self._proved[key] = (message, self._prove(message, height, known_to))
         return known[1]
 
     def _prove(self, message: Message, height: int, known_to: int) -> bool:
-        sender = None if isinstance(message, Decided | Evidence) else message.sender
         try:
             read = decode_message(encode_message(message))
             verify_message(
@@ -266,9 +236,9 @@ class Cluster:
                 self.scheme.verify,
             )
         except (DecodeError, Rejected) as error:
-            validators = self.set_at(height)
-            correct = sender is not None and sender < validators.n and self._is_correct(validators, sender)
-            for check in self._checks if correct and self.since(height) == self.since(known_to) else ():
+            for check in (
+                self._checks if id(message) in self._said and self.since(height) == self.since(known_to) else ()
+            ):
                 check.refused(message, error)
             return False
         if read != message:
@@ -277,14 +247,13 @@ class Cluster:
             check.proved(message)
         return True
 
-    def _is_correct(self, validators: ValidatorSet, index: int) -> bool:
-        return self.who_of(validators.validators[index].key) in self._correct
-
     def left(self, machine: Machine, message: Message) -> None:
         """A consensus message leaves a machine; each is looked at once for all whom it goes to."""
         last = self._last_left
         if machine.who in self._voters and (last[0] is not machine or last[1] is not message):
             self._last_left = (machine, message)
+            if machine.own(message):
+                self._said[id(message)] = message
             for check in self._checks:
                 check.left(machine, message)
 
@@ -306,8 +275,10 @@ class Cluster:
             self.trace(WORLD, "from height {} on the validators are {}", height + 1, names)
         for check in self._checks:
             check.committed(machine, executed, certificate)
+        if self.settings.reforms:
+            self.council.committed(machine.disk.chain)
         self._view = max(self._view, certificate.view)
-        self._finished = self._all_final()
+        self._finished = self.clients.all_final()
 
     def halted(self, machine: Machine, error: InvariantError) -> None:
         """A machine stopped for good because an invariant is broken there."""

@@ -47,14 +47,18 @@ class Records(Check):
 
     def _missing(self, machine: Machine, message: Vote | PrePrepare | NewView | ViewChange) -> str | None:
         """Returns what the disk lacks for this message to leave, or None."""
+        # Views are each set's own, and so are the records of how they were entered and promised.
+        since = self.cluster.since(message.height)
         match message:
             case ViewChange():
                 kept = self._read(machine, PROMISE_KEY).promise
-                late = kept is None or (kept[1].view, kept[1].height) < (message.view, message.height)
+                late = (
+                    kept is None or kept[0] != since or (kept[1].view, kept[1].height) < (message.view, message.height)
+                )
                 return "the promise is not on its disk" if late else None
             case NewView():
                 entry = self._read(machine, ENTRY_KEY).entry
-                late = entry is None or entry[1].view < message.view
+                late = entry is None or entry[0] != since or entry[1].view < message.view
                 return "the view's entry is not on its disk" if late else None
             case Vote() | PrePrepare():
                 place = (message.height, message.view)
@@ -64,11 +68,11 @@ class Records(Check):
                 if message.block_hash not in machine.disk.bodies:
                     return "the block is not on its disk"
                 head = machine.disk.chain.certificate
-                if head is not None and head.view == message.view:
+                if head is not None and head.view == message.view and head.height >= since:
                     # The head's own certificate is an entry into its view, and stands on the disk with the chain.
                     return None
                 entered = self._read(machine, ENTRY_KEY).entry
-                return _floor(message, None if entered is None else entered[1])
+                return _floor(message, None if entered is None or entered[0] != since else entered[1])
 
     def _read(self, machine: Machine, key: bytes) -> Memory:
         """Returns what one record says; equal bytes are decoded once, for most votes find the entry of the last."""

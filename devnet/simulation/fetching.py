@@ -20,7 +20,7 @@ from devnet.simulation.parcels import (
     WantTransactions,
 )
 from devnet.simulation.schedule import MS
-from state.block import verify_certificate
+from state.block import evidence_hash, verify_certificate
 from state.errors import Rejected
 from state.hashing import Hash
 from state.transaction import Transaction
@@ -29,16 +29,17 @@ from state.types import Header, WireHash
 if TYPE_CHECKING:
     from devnet.simulation.machine import Machine
 
+_NO_EVIDENCE: Final = evidence_hash(())
 RETRY_US: Final = 80 * MS
 BLOCKS_SENT_MAX: Final = 4
 
 
 @dataclass(slots=True)
 class _Gathering:
-    height: int
+    header: Header
     wire_hashes: tuple[WireHash, ...]
     source: int | None
-    done: Callable[[tuple[Transaction, ...]], None]
+    done: Callable[[Body], None]
 
 
 class Fetching:
@@ -61,13 +62,13 @@ class Fetching:
         header: Header,
         wire_hashes: tuple[WireHash, ...],
         source: int | None,
-        done: Callable[[tuple[Transaction, ...]], None],
+        done: Callable[[Body], None],
     ) -> None:
-        """Calls `done` with a block's transactions once all are here; `source` is asked for them first."""
+        """Calls `done` with a block once all that is in it is here; `source` is asked for that first."""
         body = self.body(header.hash)
         for tx in () if body is None else body.transactions:
             self._fetched[tx.wire_hash] = tx
-        gathering = _Gathering(header.height, wire_hashes, source, done)
+        gathering = _Gathering(header, wire_hashes, source, done)
         if not self._finish(gathering):
             self._gatherings.append(gathering)
             self._ask_transactions(gathering, source)
@@ -76,14 +77,26 @@ class Fetching:
     def _finish(self, gathering: _Gathering) -> bool:
         found = [self._transaction(wire_hash) for wire_hash in gathering.wire_hashes]
         transactions = tuple(tx for tx in found if tx is not None)
-        if len(transactions) < len(found):
+        evidence = self._evidence(gathering.header)
+        if len(transactions) < len(found) or evidence is None:
             return False
-        gathering.done(transactions)
+        gathering.done(Body(gathering.header, transactions, evidence))
         return True
+
+    def _evidence(self, header: Header) -> tuple[bytes, ...] | None:
+        """Returns a block's evidence, if it is known: none at all for most."""
+        if header.evidence_hash == _NO_EVIDENCE:
+            return ()
+        body = self.body(header.hash)
+        return None if body is None else body.evidence
 
     def _ask_transactions(self, gathering: _Gathering, source: int | None) -> None:
         missing = tuple(wire_hash for wire_hash in gathering.wire_hashes if self._transaction(wire_hash) is None)
-        self._machine.send(self._machine.someone() if source is None else source, WantTransactions(missing))
+        to = self._machine.someone() if source is None else source
+        if missing:
+            self._machine.send(to, WantTransactions(missing))
+        if self._evidence(gathering.header) is None:
+            self._machine.send(to, WantBody(gathering.header.hash))
 
     def want_body(self, effect: RequestBody) -> None:
         """Answers RequestBody once the block is here."""
@@ -109,6 +122,14 @@ class Fetching:
             self._ask_blocks(None if effect.sender is None else self._machine.whose(effect.sender))
             self._retry_later()
 
+    def claimed(self, source: int, height: int) -> None:
+        """Asks a machine that says that it is ahead, unless that is nothing new: certificates of another set than
+        ours prove nothing to us.
+        """
+        head = self._disk.chain.head.height
+        if height > head and head >= self._sync_target:
+            self._machine.send_machine(source, WantBlocks(head + 1))
+
     def _ask_blocks(self, sender: int | None) -> None:
         height = self._disk.chain.head.height
         if height < self._sync_target:
@@ -119,7 +140,7 @@ class Fetching:
         height = self._disk.chain.head.height
         self._fetched.clear()
         self._bodies = {key: body for key, body in self._bodies.items() if body.header.height > height}
-        self._gatherings = [gathering for gathering in self._gatherings if gathering.height > height]
+        self._gatherings = [gathering for gathering in self._gatherings if gathering.header.height > height]
 
     def _retry_later(self) -> None:
         if not self._retrying:
@@ -148,8 +169,13 @@ class Fetching:
 
     def body_came(self, body: Body) -> None:
         """Takes a block that was asked for by hash."""
-        if self._wanted_bodies.pop(body.header.hash, None) is not None:
-            self._bodies[body.header.hash] = body
+        block_hash = body.header.hash
+        wanted = self._wanted_bodies.pop(block_hash, None) is not None
+        if not wanted and all(gathering.header.hash != block_hash for gathering in self._gatherings):
+            return
+        self._bodies[block_hash] = body
+        self.transactions_came(body.transactions)
+        if wanted:
             self._available(body)
 
     def blocks_came(self, parcel: BlocksSent) -> None:

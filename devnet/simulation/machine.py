@@ -37,10 +37,12 @@ from consensus.interface import (
 from consensus.messages import Decided, Evidence, Message
 from consensus.replica import Replica
 from devnet.simulation.checks import Violation
+from devnet.simulation.conducts import Conduct
 from devnet.simulation.disk import Disk, RecordWrite
 from devnet.simulation.fetching import Fetching
 from devnet.simulation.operators import recover
 from devnet.simulation.parcels import (
+    At,
     BlocksSent,
     BodySent,
     Hello,
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from devnet.simulation.cluster import Cluster
 
 PUSHED_MAX: Final = 8
+TELL_US: Final = 400 * MS
 LATE_SYNC_US: Final = 30 * MS
 
 
@@ -83,6 +86,9 @@ class Machine:
         self.skew_ms = 0
         self.life = 0
         self.up = False
+        self._faulty = not cluster.is_correct(who)
+        self._plain = type(self.conduct) is Conduct
+        self._others = tuple(other for other, one in enumerate(cluster.settings.machines()) if one != who)
         self._paused_until_us = 0
         self._dies_in: tuple[int, int] | None = None
 
@@ -124,7 +130,7 @@ class Machine:
     def _begin(self) -> None:
         cluster, chain = self.cluster, self.disk.chain
         self.disk.open()
-        self.pool = Pool(cluster.sequences(chain))
+        self.pool = Pool(cluster.clients.sequences(chain))
         self.fetching = Fetching(self)
         self.work = Work(self)
         restored = Restored(
@@ -136,9 +142,10 @@ class Machine:
             load_block=self.disk.known_block,
         )
         sign = None if self.key is None else partial(cluster.scheme.sign, self.key)
-        self.core: Replica = cluster.variant.replica(self._config(), restored, sign, cluster.is_faulty(self))
+        self.core: Replica = cluster.variant.replica(self._config(), restored, sign, self._faulty)
         self._tick()
         cluster.started(self)
+        self._tell_height()
         if self.key is not None:
             self._send_all(Hello())
             if restored.records is None:
@@ -298,17 +305,28 @@ class Machine:
                 self.fetching.blocks_came(parcel)
             case Hello():
                 self._show_latest(source)
+            case At(height):
+                self.fetching.claimed(source, height)
             case Shown(message):
-                if self.own(message) and self.cluster.proved(self, message) and not self.cluster.is_faulty(self):
+                if self.own(message) and self.cluster.proved(self, message) and not self._faulty:
                     self.step(OwnVoteShown(message))
 
     def _hear(self, message: Message) -> None:
-        if self.index is not None:
+        if not self._plain and self.index is not None:
             for to, said in self.conduct.hear(self, message):
                 self._transmit(to, said)
         # Who has a twin knows of it, and does not stop signing because of what that says.
-        if not (self.cluster.is_faulty(self) and self.own(message)):
+        if not (self._faulty and self.own(message)):
             self.step(Received(message))
+
+    def _tell_height(self) -> None:
+        """Tells all our height again and again, as nodes do to whom they are joined with.
+
+        Where the set never changed this says no more than STATUS does, and is left out.
+        """
+        if self.cluster.sets_changed:
+            self._send_all(At(self.disk.chain.head.height))
+        self.later(TELL_US, self._tell_height)
 
     def _show_latest(self, source: int) -> None:
         """Shows a process that has just begun the latest vote that was seen of its validator."""
@@ -383,6 +401,8 @@ class Machine:
                     self._persist(effect)
                 case (who, message):
                     self._say(who, message)
+                case Broadcast(message) if self._plain and self._dies_in is None:
+                    self._broadcast(message)
                 case Broadcast(message):
                     for who in self.cluster.identities:
                         if who != self.who:
@@ -415,6 +435,13 @@ class Machine:
             self.disk.sync()
             self._writing = False
             self._pump()
+
+    def _broadcast(self, message: Message) -> None:
+        """What `_say` to each comes to for a machine that says what its core says and is not about to die."""
+        self.cluster.left(self, message)
+        send, parcel, kind = self.cluster.network.send, Spoken(message), message.kind
+        for number in self._others:
+            send(self.number, number, parcel, kind)
 
     def _say(self, to: int, message: Message) -> None:
         self._count_effect()

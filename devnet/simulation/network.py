@@ -6,13 +6,22 @@ A link has no order and no connections: this is a harsher network than the TLS s
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol
 
 from consensus.messages import Kind
 from devnet.simulation.faults import Link
-from devnet.simulation.schedule import Schedule
+from devnet.simulation.schedule import MS, Schedule
 from devnet.simulation.settings import Links
+
+WIDE_MS: Final = (
+    (1, 8, 40, 75, 110),
+    (8, 1, 35, 80, 120),
+    (40, 35, 1, 70, 90),
+    (75, 80, 70, 1, 35),
+    (110, 120, 90, 35, 1),
+)
+"""One way between two regions, in ms: two in Europe, one in North America, two in Asia."""
 
 
 class Gate(Protocol):
@@ -26,15 +35,21 @@ class Network:
     """All links of a cluster. `gate`, if there is one, stands before them all."""
 
     def __init__(
-        self, schedule: Schedule, rng: random.Random, links: Links, deliver: Callable[[int, int, Any], None]
+        self,
+        schedule: Schedule,
+        rng: random.Random,
+        links: Links,
+        deliver: Callable[[int, int, Any], None],
+        regions: Sequence[int] = (),
     ) -> None:
-        """Takes what gets a message that arrives: deliver(from, to, message)."""
+        """Takes what gets a message that arrives: deliver(from, to, message), and where each machine stands."""
         self.links = links
         self.sent = 0
         self.gate: Gate | None = None
         self._schedule = schedule
         self._rng = rng
         self._deliver = deliver
+        self._regions = tuple(regions)
         self._cuts: dict[Link, int] = {}
         self._hushed: dict[tuple[Link, Kind], int] = {}
 
@@ -64,6 +79,8 @@ class Network:
         copies = 2 if links.duplication and rng.random() < links.duplication else 1
         for _ in range(copies):
             delay = links.delay_us + int(links.jitter_us * rng.random())
+            if self._regions:
+                delay += self._between(source, target)
             if links.straying and rng.random() < links.straying:
                 delay += int(links.stray_us * rng.random())
             self._schedule.after(delay, lambda: self._arrive(source, target, message))
@@ -71,6 +88,13 @@ class Network:
     def carry(self, source: int, target: int, message: Any, delay_us: int) -> None:
         """Brings a message to its target after a time, past the gate and the links' own chances; cuts hold."""
         self._schedule.after(delay_us, lambda: self._arrive(source, target, message))
+
+    def _between(self, source: int, target: int) -> int:
+        """How much longer a message travels between regions: the distance, and now and then a crowded way."""
+        regions = self._regions
+        base = WIDE_MS[regions[source % len(regions)]][regions[target % len(regions)]] * MS
+        crowded = self._rng.random()
+        return base + int(base * 0.1 / (1.0 - crowded * 0.98))
 
     def _arrive(self, source: int, target: int, message: Any) -> None:
         if not self._cuts.get((source, target)):

@@ -76,6 +76,13 @@ class Shown:
     message: Message
 
 
+@dataclass(frozen=True, slots=True)
+class At:
+    """The height that a machine is at, as it says: worth a question."""
+
+    height: int
+
+
 Parcel: TypeAlias = (
-    Spoken | Transactions | WantTransactions | WantBody | BodySent | WantBlocks | BlocksSent | Hello | Shown
+    Spoken | Transactions | WantTransactions | WantBody | BodySent | WantBlocks | BlocksSent | Hello | Shown | At
 )

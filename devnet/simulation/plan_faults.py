@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from consensus.messages import Kind
-from devnet.simulation.faults import ClockStep, Crash, CrashAtEffect, Cut, Fault, Hush, Link, LoseRecords, Pause
+from devnet.simulation.faults import (
+    ClockStep,
+    Crash,
+    CrashAtEffect,
+    Cut,
+    Damage,
+    Fault,
+    FullDisk,
+    Hush,
+    Link,
+    LoseDisk,
+    LoseRecords,
+    Pause,
+    Restore,
+    Slow,
+)
 from devnet.simulation.schedule import MS, SECOND
-from devnet.simulation.settings import CORRECT, Links, Timing
+from devnet.simulation.settings import ADD, CORRECT, REMOVE, REPLACE, Links, Reform, Timing
+from state.ledger.domains.governance.change import VALIDATORS_KEPT_MIN
 
 Drawer: TypeAlias = Callable[[random.Random, int], list[Fault]]
 
@@ -65,6 +81,9 @@ def faults(rng: random.Random, machines: int, schemes: tuple[Drawer, ...]) -> tu
         _pause,
         _clock,
         _clock,
+        _full_disk,
+        _slow,
+        _absence,
     )
     return tuple(fault for _ in range(rng.randint(1, 6)) for fault in rng.choice(kinds)(rng, machines))
 
@@ -113,14 +132,74 @@ def _hush(rng: random.Random, machines: int) -> list[Fault]:
     return [Hush(at_us, at_us + rng.randrange(2 * SECOND), links, rng.choice(KINDS))]
 
 
-def lost_records(rng: random.Random, conducts: list[str]) -> list[Fault]:
-    """Correct validators lose their vote records, no more of them than the faulty leave to f."""
+def losses(rng: random.Random, conducts: Sequence[str]) -> list[Fault]:
+    """Correct validators lose what they must not lose, no more of them than the faulty leave to f, each once."""
     correct = [index for index, conduct in enumerate(conducts) if conduct == CORRECT]
     bearable = (len(conducts) - 1) // 3 - (len(conducts) - len(correct))
-    if bearable < 1 or rng.random() < 0.7:
+    if bearable < 1 or rng.random() < 0.6:
         return []
-    victims = rng.sample(correct, bearable)
-    return [LoseRecords(when(rng), victim, rng.randrange(SECOND)) for victim in victims]
+    kinds: tuple[Callable[[random.Random, int], Fault], ...] = (
+        lambda rng, victim: LoseRecords(when(rng), victim, rng.randrange(SECOND)),
+        lambda rng, victim: LoseRecords(when(rng), victim, rng.randrange(SECOND), recovered=False),
+        lambda rng, victim: LoseDisk(when(rng), victim, rng.randrange(SECOND)),
+        lambda rng, victim: Damage(when(rng), victim, rng.randrange(SECOND), chain=rng.random() < 0.3),
+        _restore,
+        _restore,
+    )
+    victims = rng.sample(correct, rng.randint(1, bearable))
+    return [rng.choice(kinds)(rng, victim) for victim in victims]
+
+
+def _restore(rng: random.Random, victim: int) -> Fault:
+    at_us = when(rng)
+    return Restore(at_us, at_us + rng.randrange(50 * MS, 2 * SECOND), victim, rng.randrange(SECOND // 2))
+
+
+def _full_disk(rng: random.Random, machines: int) -> list[Fault]:
+    at_us = when(rng)
+    return [FullDisk(at_us, at_us + rng.randrange(SECOND), number) for number in _some(rng, machines)]
+
+
+def _slow(rng: random.Random, machines: int) -> list[Fault]:
+    at_us, until_us = when(rng), when(rng)
+    factor = rng.choice((5, 20, 100))
+    return [Slow(min(at_us, until_us), max(at_us, until_us) + 1, rng.randrange(machines), factor)]
+
+
+def _absence(rng: random.Random, machines: int) -> list[Fault]:
+    """A machine is away for most of the storm, without power or without a link."""
+    at_us, number = rng.randrange(SECOND), rng.randrange(machines)
+    long_us = rng.randrange(2 * SECOND, STORM_US)
+    if rng.random() < 0.5:
+        return [Crash(at_us, (number,), (long_us,))]
+    others = [other for other in range(machines) if other != number]
+    return [Cut(at_us, at_us + long_us, between(([number], others)))]
+
+
+def _some(rng: random.Random, machines: int) -> list[int]:
+    """Returns one machine, or now and then several."""
+    return rng.sample(range(machines), 1 if rng.random() < 0.8 else rng.randint(2, machines))
+
+
+def reforms(rng: random.Random, conducts: Sequence[str], spares: int) -> tuple[Reform, ...]:
+    """Returns changes of the validator set that leave the faulty at most f, whichever of them come about."""
+    n, faulty = len(conducts), sum(conduct != CORRECT for conduct in conducts)
+    left, fresh = n, list(range(n, n + spares))
+    targets = rng.sample(range(n), n)
+    found = []
+    for _ in range(rng.randint(1, 3)):
+        change = rng.choice((ADD, REPLACE, REMOVE))
+        at_us, ahead = rng.randrange(STORM_US * 3 // 4), rng.choice((0, 0, 2, 5))
+        if change == REMOVE and left > VALIDATORS_KEPT_MIN and faulty <= (left - 2) // 3:
+            left -= 1
+            found.append(Reform(at_us, REMOVE, targets.pop(), ahead=ahead))
+        elif fresh:
+            taken = fresh.pop(0)
+            if change == REPLACE:
+                found.append(Reform(at_us, REPLACE, targets.pop(), by=taken, ahead=ahead))
+            else:
+                found.append(Reform(at_us, ADD, taken, ahead=ahead))
+    return tuple(found)
 
 
 def _crash(rng: random.Random, machines: int) -> list[Fault]:

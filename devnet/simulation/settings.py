@@ -9,6 +9,7 @@ from devnet.simulation.attacks import Groups, Scheme
 from devnet.simulation.faults import ClockStep, Damage, Fault, LoseDisk, Restore
 from devnet.simulation.schedule import MS, SECOND
 
+HEIGHTS_MIN: Final = 10
 CORRECT: Final = "correct"
 TWIN: Final = "twin"
 PUPPET: Final = "puppet"
@@ -42,6 +43,25 @@ class Timing:
     status_busy_ms: int = 150
 
 
+ADD: Final = "add"
+REMOVE: Final = "remove"
+REPLACE: Final = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Reform:
+    """A change of the validator set that is proposed at a time: `who` is to come or to go, `by` takes over from it.
+
+    It is to be in force `ahead` heights after the head of then, 0: as soon as it is accepted.
+    """
+
+    at_us: int
+    change: str
+    who: int
+    by: int | None = None
+    ahead: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One run.
@@ -50,8 +70,9 @@ class Settings:
     have the next numbers, then come those of `spares`, who are no validators at genesis, and of `followers`, who have
     no key at all. `links` hold until `heal_us`, when the last fault is over too; from then on links are calm, and
     everything submitted must be final everywhere within `recovery_us`. Clients go on submitting until `heights_min`
-    heights are reached. In an `exact` run signatures are real ones, and every machine executes every block itself.
-    Until `heal_us` too, `rounds` part the machines view by view, or an attacker plays `schemes`.
+    heights are reached; `hasty` transactions may expire. Machines stand in `regions`, in turn. Until `heal_us` too,
+    `rounds` part the machines view by view, or an attacker plays `schemes`. In an `exact` run signatures are real ones,
+    and every machine executes every block itself.
     """
 
     seed: int
@@ -70,7 +91,10 @@ class Settings:
     skews_ms: tuple[int, ...] = ()
     spares: int = 0
     followers: int = 0
-    heights_min: int = 1
+    regions: tuple[int, ...] = ()
+    hasty: int = 0
+    reforms: tuple[Reform, ...] = ()
+    heights_min: int = HEIGHTS_MIN
     exact: bool = False
     rounds: tuple[Groups, ...] = ()
     schemes: tuple[Scheme, ...] = ()

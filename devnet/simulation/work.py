@@ -21,6 +21,7 @@ from consensus.interface import (
     Validated,
     WorkChanged,
 )
+from consensus.messages import encode_message
 from devnet.simulation.chain import Body, Reading
 from devnet.simulation.disk import CommitWrite
 from state import slices
@@ -49,18 +50,13 @@ class Executions:
         self._exact = exact
         self._known: dict[tuple[Hash, tuple[WireHash, ...]], ExecutedBlock | Rejected] = {}
 
-    def execute(
-        self,
-        executor: Executor,
-        header: Header,
-        wire_hashes: tuple[WireHash, ...],
-        transactions: tuple[Transaction, ...],
-    ) -> ExecutedBlock | Rejected:
+    def execute(self, executor: Executor, wire_hashes: tuple[WireHash, ...], body: Body) -> ExecutedBlock | Rejected:
         """Returns the executed block, or why it is invalid."""
+        header = body.header
         known = None if self._exact else self._known.get((header.hash, wire_hashes))
         if known is None:
             try:
-                known = slices.run(executor.execute(header, transactions))
+                known = slices.run(executor.execute(header, body.transactions, body.evidence))
             except Rejected as error:
                 known = error
             self._known[header.hash, wire_hashes] = known
@@ -76,7 +72,12 @@ class Work:
         world = machine.cluster.world
         source = Reading(self._chain)
         self.executor = Executor(
-            world.ledger, world.genesis.context, source, accounts_cached=_CACHED, pages_cached=_CACHED
+            world.ledger,
+            world.genesis.context,
+            source,
+            accounts_cached=_CACHED,
+            pages_cached=_CACHED,
+            verify=machine.cluster.scheme.verify,
         )
         self._executed: dict[Hash, ExecutedBlock] = {}
         self._certified: dict[int, Certified] = {}
@@ -87,7 +88,7 @@ class Work:
     def body(self, block_hash: Hash) -> Body | None:
         """Returns a candidate that was executed here, or None."""
         executed = self._executed.get(block_hash)
-        return None if executed is None else Body(executed.block.header, executed.transactions)
+        return None if executed is None else Body.of(executed)
 
     def candidate_transaction(self, wire_hash: WireHash) -> Transaction | None:
         """Returns a transaction of a candidate, or None."""
@@ -113,7 +114,10 @@ class Work:
         executed = None
         if ask.height == self._chain.head.height + 1 and machine.key is not None:
             candidates = machine.candidates()
-            executed = slices.run(self.executor.build(machine.wall_ms(), candidates, machine.key, lambda: False))
+            evidence = [encode_message(item) for item in machine.core.evidence]
+            executed = slices.run(
+                self.executor.build(machine.wall_ms(), candidates, machine.key, lambda: False, evidence=evidence)
+            )
         if executed is None:
             self._told_of_work = machine.pool.has_work(machine.wall_ms())
             machine.step(NothingToPropose(ask.height, ask.view))
@@ -154,16 +158,16 @@ class Work:
             self._machine.later(0, lambda: done(known))
             return
 
-        def run(transactions: tuple[Transaction, ...]) -> None:
+        def run(body: Body) -> None:
             if header.height != self._chain.head.height + 1:
                 return
-            executed = self._machine.cluster.executions.execute(self.executor, header, wire_hashes, transactions)
+            executed = self._machine.cluster.executions.execute(self.executor, wire_hashes, body)
             if isinstance(executed, ExecutedBlock):
                 self._executed[header.hash] = executed
             done(executed)
 
-        def gathered(transactions: tuple[Transaction, ...]) -> None:
-            self._machine.later(self._machine.timing.execute_us * self._machine.slowness, lambda: run(transactions))
+        def gathered(body: Body) -> None:
+            self._machine.later(self._machine.timing.execute_us * self._machine.slowness, lambda: run(body))
 
         self._machine.fetching.gather(header, wire_hashes, source, gathered)
 

@@ -6,6 +6,7 @@ It is the same for all seeds with one number of validators, so that it is made o
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -23,6 +24,7 @@ from state.types import (
     Address,
     Amount,
     AssetCode,
+    ChainContext,
     Header,
     Height,
     TimeMs,
@@ -37,6 +39,7 @@ SPARES: Final = 4
 TRANSFERS_EACH: Final = 12
 BALANCE: Final = 1_000
 DEADLINE_MS: Final = 3_600_000
+HASTY_MS: Final = (700, 1_900, 3_100)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class World:
 
     `pairs` is the genesis state, `rows` its tree; `transfers` holds, for each account, its transfers in order of
     sequence. An identity is a number: the validators of genesis come first, by index, then SPARES that may be let in.
-    `keys` are their public consensus keys, `secrets` the secret ones by public key. Nothing of it is changed by a run.
+    `keys` are their public consensus keys, `secrets` the secret ones by public key, `operators` the accounts that act
+    for them. `hasty` are transfers that expire soon, each in a lane of its own. Nothing of it is changed by a run.
     """
 
     genesis: Genesis
@@ -55,7 +59,10 @@ class World:
     rows: dict[bytes, bytes]
     accounts: tuple[Address, ...]
     transfers: tuple[tuple[Transaction, ...], ...]
+    hasty: tuple[Transaction, ...]
     keys: tuple[bytes, ...]
+    node_keys: tuple[SigningKey, ...]
+    operators: tuple[Address, ...]
     secrets: dict[bytes, SigningKey]
 
     @property
@@ -90,7 +97,20 @@ def world_of(n: int, leader_term: int, drift_ms: int = 5_000) -> World:
     transfers = tuple(_transfers(genesis, keys, number) for number in range(ACCOUNTS))
     addresses = tuple(key.address for key in keys)
     secrets = {key.public.data: key for key in (_key(b"validator", number) for number in range(n + SPARES))}
-    return World(genesis, ledger, header, pairs, dict(tree.puts), addresses, transfers, tuple(secrets), secrets)
+    return World(
+        genesis=genesis,
+        ledger=ledger,
+        header=header,
+        pairs=pairs,
+        rows=dict(tree.puts),
+        accounts=addresses,
+        transfers=transfers,
+        hasty=tuple(_hasty(genesis, keys)),
+        keys=tuple(secrets),
+        node_keys=tuple(_key(b"node", number) for number in range(n + SPARES)),
+        operators=tuple(key.address for key in secrets.values()),
+        secrets=secrets,
+    )
 
 
 def name_of(number: int) -> str:
@@ -128,7 +148,21 @@ def _transfers(genesis: Genesis, keys: list[SigningKey], number: int) -> tuple[T
     for sequence in range(TRANSFERS_EACH):
         to = keys[rng.randrange(ACCOUNTS)].address
         amount = rng.randrange(1, BALANCE * 2 if rng.random() < 0.2 else BALANCE // 4)
-        pay = Operation("transfer", 1, (None, ASSET, ((to, amount.to_bytes((amount.bit_length() + 7) // 8, "big")),)))
-        body = body_value(context, key.address, 0, sequence, START_MS + DEADLINE_MS, [pay])
-        made.append(decode_transaction(sign_transaction(context, body, {key.address: [key]}), context))
+        made.append(_transfer(context, key, 0, sequence, DEADLINE_MS, to, amount))
     return tuple(made)
+
+
+def _hasty(genesis: Genesis, keys: list[SigningKey]) -> Iterator[Transaction]:
+    """Yields transfers that expire during a run."""
+    for number, key in enumerate(keys):
+        for lane, deadline_ms in enumerate(HASTY_MS, 1):
+            to = keys[(number + lane) % ACCOUNTS].address
+            yield _transfer(genesis.context, key, lane, 0, deadline_ms + 100 * number, to, 1)
+
+
+def _transfer(
+    context: ChainContext, key: SigningKey, lane: int, sequence: int, deadline_ms: int, to: Address, amount: int
+) -> Transaction:
+    pay = Operation("transfer", 1, (None, ASSET, ((to, amount.to_bytes((amount.bit_length() + 7) // 8, "big")),)))
+    body = body_value(context, key.address, lane, sequence, START_MS + deadline_ms, [pay])
+    return decode_transaction(sign_transaction(context, body, {key.address: [key]}), context)

@@ -20,7 +20,7 @@ CAUGHT = [
     ("free-new-view", 30, {"agreement", "halt", "records"}),
     ("no-floor", 140, {"records", "agreement"}),
     ("no-promise", 10, {"promise"}),
-    ("no-memory", 30, {"votes", "promise"}),
+    ("no-memory", 30, {"votes", "promise", "signing"}),
     ("send-first", 5, {"records"}),
 ]
 
