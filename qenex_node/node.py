@@ -389,6 +389,8 @@ class Node:
             return None
         if self._votes_missing:
             return Reason("votes_missing", "the vote records are missing: this validator signs nothing until `recover`")
+        if self.driver.snapshot.refusal == "reported":
+            return Reason("reported", "this home's report of a lost quorum waits for the statement of all validators")
         return Reason("recovering", "this validator lost vote records and signs nothing until it is safe to")
 
     def _add_metric_sources(self) -> None:

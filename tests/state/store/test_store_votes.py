@@ -10,6 +10,7 @@ from store_support import Chain
 
 from state.errors import Rejected
 from state.store import Damaged, VoteBatch
+from state.store.database import Database
 from state.store.keys import META_VOTES, seal
 
 
@@ -95,3 +96,20 @@ def test_an_unknown_version_of_vote_records_is_refused_by_name(chain: Chain) -> 
     change(chain, META_VOTES, seal(META_VOTES, b"\x93\x02\x00\x00"))
     with pytest.raises(Rejected, match="version_unknown: vote records have version 2"):
         Chain(chain.path, new=False)
+
+
+def test_records_are_created_together_with_the_first_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = Chain(tmp_path / "db")
+    written: list[object] = []
+    whole = Database.write
+
+    def write(self: Database, batch: object) -> None:
+        written.append(batch)
+        whole(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "write", write)
+        chain.store.create_votes(((b"barred", b"yes"),))
+    assert len(written) == 1
+    assert chain.reopen().store.votes() == {b"barred": b"yes"}
+    chain.store.close()
