@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from consensus import own_votes, recovery, timers
 from consensus.certificates import learn_committed
-from consensus.core import Core
+from consensus.core import Core, Former
 from consensus.interface import Committed
 from state.errors import InvariantError
-from state.types import Height, ValidatorSet
+from state.types import Certificate, Height, ValidatorSet
 
 
 def on_committed(core: Core, event: Committed) -> None:
@@ -25,15 +25,17 @@ def on_committed(core: Core, event: Committed) -> None:
     recovery.on_committed(core, header, certificate)
     core.start_height(header, certificate)
     if event.validators_next.hash != core.validators.hash:
-        _start_set(core, event.validators_next)
+        _start_set(core, event.validators_next, certificate)
     timers.shorten(core)
     core.restore_height()
     own_votes.on_height(core)
 
 
-def _start_set(core: Core, validators: ValidatorSet) -> None:
+def _start_set(core: Core, validators: ValidatorSet, last: Certificate) -> None:
     """A view belongs to one set: the new one starts at its own view 0, and nothing said in the old one moves it."""
     recovery.on_new_set(core)
+    core.former = Former(core.validators, last, core.now - core.config.status_interval_ms)
+    core.status_due = True
     core.set_validators(validators, core.height)
     core.view = core.promised = core.rules.view_in_next_set(core.promised)
     core.entry = None

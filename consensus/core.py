@@ -8,7 +8,7 @@ Everything here is about the height being decided, `height`, the one above `head
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from consensus.interface import (
@@ -45,6 +45,15 @@ from state.types import Certificate, Header, Height, ValidatorSet, View
 
 BLOCKS_KEPT_MAX: Final = 16
 Signer = Callable[[bytes], bytes]
+
+
+@dataclass(slots=True)
+class Former:
+    """The validator set in force before, and what proves to those who are still in it that it is over."""
+
+    validators: ValidatorSet
+    last: Certificate
+    told_at: int
 
 
 class BlockState:
@@ -143,6 +152,7 @@ class Core:
         self.sync_asked = Height(0)
         self.still_height = Height(0)
         self.statuses: dict[int, Status] = {}
+        self.former: Former | None = None
         self.latest_votes: dict[int, Message] = {}
 
         self._restore(memory, restored)
@@ -270,6 +280,7 @@ class Core:
     def forget(self, keys: Iterable[bytes], bodies: Iterable[Hash]) -> None:
         """Notes records and bodies that are needed no more: they go with the next Persist, or stay till then."""
         for key in keys:
+            self._puts.pop(key, None)
             self._pending_deletes[key] = None
         for block_hash in bodies:
             self._pending_drops[block_hash] = None

@@ -37,6 +37,24 @@ def on_status(core: Core, message: Status) -> None:
             _send_votes(core, message)
 
 
+def on_former_status(core: Core, message: Status) -> None:
+    """Tells somebody who is still in the set before ours that it is over: what we say ourselves it could not prove.
+
+    Its index is that of its own set. Whoever is no member any more cannot be addressed: that is said to all, seldom.
+    """
+    former = core.former
+    if former is None or not core.rules.answers_former_set():
+        return
+    if message.sender >= former.validators.n or message.height > former.last.height:
+        return
+    index = core.validators.index_of(former.validators.validators[message.sender].key)
+    if index is not None and index != core.index:
+        core.emit(Send(index, Decided(former.last)))
+    elif index is None and core.now >= former.told_at + core.config.status_interval_ms:
+        former.told_at = core.now
+        core.emit(Broadcast(Decided(former.last)))
+
+
 def on_tick(core: Core) -> None:
     """Once a second: repeats what is unanswered."""
     if core.now < core.repeat_at:

@@ -155,6 +155,8 @@ class Replica:
                 certificates.learn_committed(core, message.certificate)
             elif isinstance(message, Evidence):
                 normal.on_evidence(core, message)
+            elif isinstance(message, Status) and not core.rules.same_set(message.height, core.since):
+                repair.on_former_status(core, message)
             elif self._is_of_another_member(message):
                 _MESSAGES[type(message)](core, message)
                 self._remember_latest(message)

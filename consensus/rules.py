@@ -137,6 +137,10 @@ class Rules:
         """The view in which a new validator set starts, whatever the old one had promised."""
         return View(0)
 
+    def answers_former_set(self) -> bool:
+        """Whether to tell those who are still in the set before ours that it is over: else they may never learn it."""
+        return True
+
     def buffered(self, height: Height, current: Height) -> bool:
         """Whether proposals and votes of `height` are kept: this height's and the next one's; the rest is repeated."""
         return current <= height <= current + 1

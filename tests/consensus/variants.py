@@ -273,3 +273,10 @@ class OwnVotesIgnored(Rules):
 
     def stops_at_own_vote(self):
         return False
+
+
+class NoRepairAcrossSets(Rules):
+    """Whoever is still in the former set is not told that it is over."""
+
+    def answers_former_set(self):
+        return False
