@@ -381,6 +381,66 @@ def history(settings: Settings, account: str, limit: int, **trust: Any) -> None:
         click.echo("as the node says; `qenex query tx ID --prove` checks each")
 
 
+@command.command("proposals")
+@click.option("--closed", is_flag=True, help="List the newest closed ones, too.")
+@rpc_option
+@common_options
+@click.pass_obj
+def proposals(settings: Settings, closed: bool) -> None:
+    """List what validators have proposed, as the node tells it."""
+    with client_of(settings) as client:
+        found: Any = client.call("ledger_governance_proposals", closed=closed)
+        if settings.json:
+            output.answer(settings, found)
+            return
+        rows = [
+            (
+                told["proposal"],
+                told["status"] + (f" ({told['reason']})" if told["reason"] else ""),
+                f"{told['change']} {told['validator']}",
+                told["by"],
+                f"{len(told['approvals'])} of {told['quorum']}",
+                len(told["rejections"]),
+                told["height"] or told["from_height"] or "next",
+                _time(told["expires_ms"]),
+            )
+            for told in found["proposals"]
+        ]
+        columns = ["number", "status", "change", "by", "approvals", "rejections", "height", "votes until"]
+        output.table("Proposals", columns, rows)
+
+
+@command.command("proposal")
+@click.argument("number", type=click.IntRange(1))
+@rpc_option
+@common_options
+@click.pass_obj
+def proposal(settings: Settings, number: int) -> None:
+    """Show the proposal with this NUMBER, as the node tells it."""
+    with client_of(settings) as client:
+        found: Any = client.call("ledger_governance_proposal", proposal=number)
+        output.answer(settings, found, output.fields({name: _words(value) for name, value in found.items()}))
+
+
+@command.command("validator")
+@click.argument("name")
+@rpc_option
+@common_options
+@click.pass_obj
+def validator(settings: Settings, name: str) -> None:
+    """Show the record of the validator NAME, present or former: keys, operator, evidence against it."""
+    with client_of(settings) as client:
+        found: Any = client.call("ledger_governance_validator", name=name)
+        offences = [f"{o['kind']} at height {o['height']}, view {o['view']}" for o in found["offences"]]
+        shown = {**found, "offences": offences, "operator": Names(settings).label(found["operator"])}
+        output.answer(settings, found, output.fields({name: _words(value) for name, value in shown.items()}))
+
+
+def _words(value: JsonValue) -> object:
+    """Returns a list as people read it, other values as they are."""
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
+
+
 @command.command("proof")
 @click.argument("key", nargs=-1, required=True)
 @height_option

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli import output
+from cli.commands import governance
 from cli.operation_options import Reader, options_of, public_key_of
 from cli.settings import Settings, common_options, passphrase_of, passphrase_options, rpc_option
 from cli.wallet import Decimals, Names, client_of
@@ -63,9 +64,21 @@ timeout_option = click.option(
 
 def transaction_options(made: Any) -> Any:
     """Adds what every transaction has beside its operation."""
+    sender = click.option("--from", "sender", required=True, metavar="ACCOUNT", help="Whose transaction it is.")
+    return sender(_further_options(made))
+
+
+def governance_options(made: Any) -> Any:
+    """The same for whoever acts for a validator: the sender is its operator unless another is named."""
+    sender = click.option(
+        "--from", "sender", metavar="ACCOUNT", help="The validator's operator [default: as the node says]."
+    )
+    return sender(_further_options(made))
+
+
+def _further_options(made: Any) -> Any:
     for option in reversed(
         (
-            click.option("--from", "sender", required=True, metavar="ACCOUNT", help="Whose transaction it is."),
             key_option,
             click.option("--payer", metavar="ACCOUNT", help="Who pays the fee, if another."),
             click.option("--signer", "signers", multiple=True, metavar="ACCOUNT", help="A further account that signs."),
@@ -180,10 +193,7 @@ def _operation_command(kind: str) -> click.Command:
             authorisers = rules.authorisers(sender, rules.fields.decode(operation.fields, kind))
             passphrase = passphrase_of(given.pop("passphrase_file"), given.pop("passphrase_fd"))
             draft = Builder(client, names, decimals, passphrase, given).draft(operation, authorisers)
-            if given["draft_file"] is not None:
-                _write_draft(settings, draft, given["draft_file"])
-            else:
-                _send(settings, client, draft.wire(), draft.id, given["wait"], given["timeout"])
+            _finish(settings, client, draft, given)
 
     made = transaction_options(run)
     for option in reversed(options_of(declared)):
@@ -193,8 +203,30 @@ def _operation_command(kind: str) -> click.Command:
     return click.command(name, help=declared.summary[:1].upper() + declared.summary[1:] + ".")(made)
 
 
+def _governance_draft(
+    client: Client,
+    names: Names,
+    decimals: Decimals,
+    passphrase: Callable[[], bytes],
+    given: Given,
+    operation: Operation,
+) -> Draft:
+    return Builder(client, names, decimals, passphrase, given).draft(operation, ())
+
+
+def _finish(settings: Settings, client: Client, draft: Draft, given: Given) -> None:
+    """Writes the transaction to a file for others, or sends it."""
+    if given["draft_file"] is not None:
+        _write_draft(settings, draft, given["draft_file"])
+    else:
+        _send(settings, client, draft.wire(), draft.id, given["wait"], given["timeout"])
+
+
+for _made in governance.commands(governance_options, _governance_draft, _finish):
+    command.add_command(_made)
 for _kind in DEFAULT_OPERATIONS.types:
-    command.add_command(_operation_command(_kind))
+    if _kind.replace("_", "-") not in command.commands:
+        command.add_command(_operation_command(_kind))
 
 
 # What becomes of a signed transaction
