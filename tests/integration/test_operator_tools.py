@@ -151,3 +151,39 @@ def test_a_database_is_open_once_by_whatever_path_it_is_reached(net: Devnet, tmp
             code, told = tool(*command, "--home", home)
             assert (code, told["error"]["code"]) == (ExitCode.STORE_LOCKED, "store_locked"), (command, home)
     same_chain(net, ALL)
+
+
+def test_all_tools_lead_through_a_change_of_the_validator_set(net: Devnet, tmp_path: Path) -> None:
+    """Last, for it changes the network: a fifth validator comes, and the victim goes back to before that."""
+    before = net.height(ALL[0])
+    joined = net.add_validator()
+    with net.client(ALL[0]) as client:
+        headers = client.headers(before, 100)
+        for _ in range(3):
+            pay(client, net.account_key("alice"), net.account_key("bob").address)
+    changed = next(header.height for header in headers if header.next_validators_hash != header.validators_hash)
+    head = same_chain(net, [*ALL, joined])["height"]
+    code, told = tool("light", "--rpc", net.url(joined), "--home", net.home, "--trust-file", tmp_path / "light.json")
+    assert (code, told["nodes"][0]["validators"]) == (0, 5), told
+
+    assert net.stop(VICTIM) == 0
+    home = net.node(VICTIM).home
+    code, told = tool("export", "--home", home, "--output", tmp_path / "stream")
+    assert (code, told["to"]) == (0, head), told
+    code, told = tool("export", "--check", tmp_path / "stream", "--genesis", home / "genesis.json")
+    assert (code, told["validators"]) == (0, 5), told
+
+    for height in range(head, changed - 1, -1):
+        code, told = tool("rollback", "--home", home, "--yes")
+        assert (code, told["taken_back"]) == (0, height), told
+    code, told = tool("verify", "--home", home)
+    assert (code, told["head"], told["findings"]) == (0, changed - 1, []), told
+    net.start(VICTIM)
+    same_chain(net, [*ALL, joined])
+    net.wait_ready([VICTIM])
+    # Its vote is needed now: with five validators four make a quorum.
+    net.kill(joined)
+    with net.client(VICTIM) as client:
+        pay(client, net.account_key("alice"), net.account_key("bob").address)
+    for name in ALL:
+        assert net.call(name, "consensus_evidence")["evidence"] == []
