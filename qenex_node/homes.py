@@ -28,7 +28,7 @@ from typing import Any, Final
 from p2p.identity import NodeKey
 from qenex_node.cards import Card, make_card
 from qenex_node.config import Config, load, render
-from qenex_node.keystore import Passphrase, read_key, write_key
+from qenex_node.keystore import Passphrase, inspect_key, read_key, write_key
 from qenex_node.options import store_options
 from state.errors import Rejected
 from state.genesis import Genesis
@@ -199,7 +199,7 @@ def create_vote_records(node_home: NodeHome) -> bool:
 
     store = Store.open(home.data, node_home.genesis, Ledger(), options=store_options(node_home.config))
     try:
-        store.create_votes()
+        store.create_votes(inspect_key(home.validator_key_file).public.data)
     finally:
         store.close()
     return True

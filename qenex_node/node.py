@@ -94,7 +94,7 @@ class Node:
         self.mempool = Mempool(mempool_limits(config), lambda sender, lane: next_sequence(self.executor, sender, lane))
         self._fates = Fates()
         self.feed = Feed()
-        self._votes_missing = keys.validator is not None and not self.store.votes_exist
+        self._votes_missing = self._key is not None and self.store.votes_owner != self._key
         self._join_parts(genesis.parameters.drift_ms, genesis.parameters.block_units_max)
         self._validators = self.store.validators
         self._peering = Peering(lambda: self.executor.state, keys.node.public, config)
@@ -181,7 +181,7 @@ class Node:
 
     def _make_replica(self) -> Replica:
         config = core_config(self.config, self._home.genesis, self._key)
-        restored = restored_from(self.store, votes=self._key is not None)
+        restored = restored_from(self.store, self._key)
         return Replica(config, restored, None if self._key is None else self._sign)
 
     def _sign(self, message: bytes) -> bytes:
@@ -388,10 +388,14 @@ class Node:
             # Whose key is not in force is a full node, and as ready as one.
             return None
         if self._votes_missing:
-            return Reason("votes_missing", "the vote records are missing: this validator signs nothing until `recover`")
+            return Reason("votes_missing", self._why_votes_missing())
         if self.driver.snapshot.refusal == "reported":
             return Reason("reported", "this home's report of a lost quorum waits for the statement of all validators")
         return Reason("recovering", "this validator lost vote records and signs nothing until it is safe to")
+
+    def _why_votes_missing(self) -> str:
+        what = "are another validator's" if self.store.votes_exist else "are missing"
+        return f"the vote records {what}: this validator signs nothing until `recover`"
 
     def _add_metric_sources(self) -> None:
         metrics = self.metrics

@@ -32,6 +32,7 @@ from consensus.statement import (
     withdrawal,
 )
 from qenex_node.homes import NodeHome
+from qenex_node.keystore import inspect_key
 from qenex_node.options import store_options
 from qenex_node.restored import core_config, restored_from
 from state.errors import DecodeError, Rejected
@@ -80,10 +81,11 @@ def begin_recovery(node_home: NodeHome, *, chain_intact: bool, now_ms: int) -> R
     with _opened(node_home) as store:
         head = store.head.height
         records = recovery_records(head if chain_intact else None, now_ms)
-        created = not store.votes_exist
+        owner = inspect_key(node_home.home.validator_key_file).public.data
+        created = store.votes_owner != owner
         unreadable: tuple[bytes, ...] = ()
         if created:
-            store.create_votes(records)
+            store.create_votes(owner, records)
         else:
             unreadable = _unreadable(store.votes())
             written = {key for key, _ in records}
@@ -141,12 +143,12 @@ def report_home(node_home: NodeHome, key: SigningKey) -> Reported:
     """
     with _opened(node_home) as store:
         config = core_config(node_home.config, node_home.genesis, key.public.data)
-        report = make_report(config, restored_from(store, votes=True), key.sign)
+        report = make_report(config, restored_from(store, key.public.data), key.sign)
         change = report_change(report)
-        if store.votes_exist:
+        if store.votes_owner == key.public.data:
             _write(store, change)
         else:
-            store.create_votes((BARRED, *change.puts))
+            store.create_votes(key.public.data, (BARRED, *change.puts))
         name = store.validators.validators[report.sender].name
     return Reported(report, name, report.encode())
 
@@ -176,7 +178,7 @@ def apply_statement(node_home: NodeHome, key: bytes, statement: Statement) -> St
     """
     with _opened(node_home) as store:
         config = core_config(node_home.config, node_home.genesis, key)
-        change = statement_change(statement, config, restored_from(store, votes=True))
+        change = statement_change(statement, config, restored_from(store, key))
         _write(store, change)
         return _stated(statement, store.validators, applied=bool(change.puts))
 

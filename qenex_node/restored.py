@@ -27,8 +27,11 @@ def core_config(config: Config, genesis: Genesis, key: bytes | None) -> CoreConf
     )
 
 
-def restored_from(store: Store, *, votes: bool) -> Restored:
-    """Returns where a core starts from; `votes` says whether it is a validator's, with vote records of its own."""
+def restored_from(store: Store, key: bytes | None) -> Restored:
+    """Returns where the core of a validator with this key, or of an observer, starts from.
+
+    Another key's vote records, in a data directory that was swapped or copied, are none of ours.
+    """
 
     def load_block(block_hash: Hash) -> KnownBlock | None:
         block = store.body(block_hash)
@@ -39,6 +42,6 @@ def restored_from(store: Store, *, votes: bool) -> Restored:
         certificate=store.head_certificate,
         validators=store.validators,
         validators_since=store.validators_since,
-        records=store.votes() if votes and store.votes_exist else None,
+        records=store.votes() if key is not None and store.votes_owner == key else None,
         load_block=load_block,
     )

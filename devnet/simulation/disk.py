@@ -49,6 +49,10 @@ class CommitWrite:
 Write: TypeAlias = RecordWrite | CommitWrite
 
 
+OWNER: Final = b"whose disk it is"
+"""The key that a disk's vote records belong to: no two machines swap theirs here."""
+
+
 class Disk:
     """What is durable: the chain, the vote records, the bodies; and the writes on their way there."""
 
@@ -60,7 +64,7 @@ class Disk:
         self._clear()
         if votes:
             self.open()
-            self.votes.create()
+            self.votes.create(OWNER)
 
     def _clear(self) -> None:
         self.chain = Chain(self._world)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from consensus.records import decode_records, recovery_records
-from devnet.simulation.disk import Disk
+from devnet.simulation.disk import OWNER, Disk
 from devnet.simulation.schedule import MS
 from state.errors import Rejected
 from state.store import VoteBatch
@@ -57,7 +57,7 @@ def recover(disk: Disk, *, chain_intact: bool, now_ms: int) -> None:
     """Does to a stopped validator's disk what `qenex recover` does to its home."""
     votes = VoteRecords(disk.database)
     if not votes.exist:
-        votes.create()
+        votes.create(OWNER)
     records = recovery_records(disk.chain.head.height if chain_intact else None, now_ms)
     written = {key for key, _ in records}
     deletes = tuple(key for key, value in votes.all().items() if key not in written and not _readable(key, value))

@@ -277,9 +277,17 @@ class Store:
         """Whether vote records were created here."""
         return self._votes.exist
 
-    def create_votes(self, first: Records = ()) -> None:
-        """Creates the vote records with these as the first, in one write; raises Rejected("votes_exist")."""
-        self._votes.create(first)
+    @property
+    def votes_owner(self) -> bytes | None:
+        """The consensus key whose vote records these are; None where there are none."""
+        return self._votes.owner
+
+    def create_votes(self, owner: bytes, first: Records = ()) -> None:
+        """Creates a key's vote records, in the place of another key's, with these as the first, in one write.
+
+        Raises Rejected("votes_exist") if it has records here.
+        """
+        self._votes.create(owner, first)
 
     def votes(self) -> dict[bytes, bytes]:
         """Returns all vote records; raises Damaged."""

@@ -2,7 +2,8 @@
 
 They exist only where `init` created them, with the validator's key: a home without them must not sign. A record that
 is damaged or gone is named, for a node that has forgotten a vote may fork the chain: besides each record's own
-checksum there is one over all of them, so that none can go missing unseen.
+checksum there is one over all of them, so that none can go missing unseen. They belong to one key, their owner: another
+validator's records, in a directory that was swapped or copied, are no records of ours.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from state.block import Block
-from state.codec import decode, encode, expect_int, expect_tuple
+from state.codec import decode, encode, expect_array, expect_blob, expect_int, expect_tuple
 from state.errors import DecodeError, InvariantError, Rejected
 from state.store.errors import Damaged
 from state.store.keys import META_VOTES, VOTE, after, check_of, name_of, seal, unseal
 
-VOTES_VERSION: Final = 1
+VOTES_VERSION: Final = 2
 _CHECK_LIMIT: Final = 1 << 32
+_OWNER_BYTES_MAX: Final = 64
+_SUMMARY_BYTES_MAX: Final = 128
 
 Records = tuple[tuple[bytes, bytes], ...]
 """Keys with their values."""
@@ -60,7 +63,7 @@ class VoteRecords:
         self.lock = threading.Lock()
         """Held from staging a batch until it is written: the checksum over all must follow the order of writes."""
         content = database.get(META_VOTES)
-        self.exist = content is not None
+        self.owner: bytes | None = None
         for key, value in self._stored():
             unseal(key, value)
             self._checks[key] = int.from_bytes(check_of(key, unseal(key, value)), "big")
@@ -68,31 +71,38 @@ class VoteRecords:
             if self._checks:
                 raise Damaged(name_of(META_VOTES), "is missing, though there are vote records")
             return
-        count, total = _read_summary(content)
+        self.owner, count, total = _read_summary(content)
         if (count, total) != (len(self._checks), _xor(self._checks)):
             raise Damaged("the vote records", f"are not all there: {count} were written, {len(self._checks)} found")
 
-    def create(self, first: Records = ()) -> None:
-        """Makes the set of records, with its first ones in one write; raises Rejected("votes_exist") if there is one.
+    @property
+    def exist(self) -> bool:
+        """Whether there are records here, of whatever key."""
+        return self.owner is not None
 
-        Whoever may not sign says so among the first: an empty set is that of a key that never signed.
+    def create(self, owner: bytes, first: Records = ()) -> None:
+        """Makes the set of a key's records, in the place of another key's, with its first ones in one write.
+
+        Whoever may not sign says so among the first: an empty set is that of a key that never signed. Raises
+        Rejected("votes_exist") if the key has records here.
         """
         with self.lock:
-            if self.exist:
+            if self.owner == owner:
                 raise Rejected("votes_exist", "this database has vote records already: nothing was changed")
             batch = self._database.batch()
-            checks = self._stage(batch, VoteBatch(puts=first))
+            others = tuple(key.removeprefix(VOTE) for key in self._checks)
+            checks = self._stage(batch, owner, VoteBatch(puts=first, deletes=others))
             self._database.write(batch)
-            self.exist = True
+            self.owner = owner
             self.written(checks)
 
     def stage(self, batch: Any, votes: VoteBatch) -> dict[bytes, int]:
         """Puts the records of `votes` into a batch; returns the checksums that hold once it is written."""
-        if not self.exist:
+        if self.owner is None:
             raise InvariantError("vote records were to be written where `init` created none")
-        return self._stage(batch, votes)
+        return self._stage(batch, self.owner, votes)
 
-    def _stage(self, batch: Any, votes: VoteBatch) -> dict[bytes, int]:
+    def _stage(self, batch: Any, owner: bytes, votes: VoteBatch) -> dict[bytes, int]:
         checks = dict(self._checks)
         for name in votes.deletes:
             key = VOTE + name
@@ -103,7 +113,7 @@ class VoteRecords:
             check = check_of(key, content)
             batch.put(key, content + check)
             checks[key] = int.from_bytes(check, "big")
-        batch.put(META_VOTES, seal(META_VOTES, _summary(checks)))
+        batch.put(META_VOTES, seal(META_VOTES, _summary(owner, checks)))
         return checks
 
     def written(self, checks: dict[bytes, int]) -> None:
@@ -125,15 +135,22 @@ def _xor(checks: Mapping[bytes, int]) -> int:
     return total
 
 
-def _summary(checks: Mapping[bytes, int]) -> bytes:
-    return encode((VOTES_VERSION, len(checks), _xor(checks)))
+def _summary(owner: bytes, checks: Mapping[bytes, int]) -> bytes:
+    return encode((VOTES_VERSION, len(checks), _xor(checks), owner))
 
 
-def _read_summary(content: bytes) -> tuple[int, int]:
+def _read_summary(content: bytes) -> tuple[bytes, int, int]:
+    """Returns the owner, the number of records and their checksum."""
     try:
-        version, count, total = expect_tuple(decode(content, bytes_max=64), 3, "summary")
+        summary = expect_array(decode(content, bytes_max=_SUMMARY_BYTES_MAX), 4, "summary")
+        version = summary[0] if summary else None
         if type(version) is not int or version != VOTES_VERSION:
             raise Rejected("version_unknown", f"vote records have version {version!r}; this node reads {VOTES_VERSION}")
-        return expect_int(count, "count"), expect_int(total, "checksum", limit=_CHECK_LIMIT)
+        _, count, total, owner = expect_tuple(summary, 4, "summary")
+        return (
+            expect_blob(owner, _OWNER_BYTES_MAX, "owner"),
+            expect_int(count, "count"),
+            expect_int(total, "checksum", limit=_CHECK_LIMIT),
+        )
     except DecodeError as error:
         raise Damaged(name_of(META_VOTES), f"is malformed: {error.message}") from error

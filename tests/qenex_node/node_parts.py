@@ -131,7 +131,7 @@ class Parts:
         self.chain = Chain(path / "data")
         self.store = self.chain.store
         if votes:
-            self.store.create_votes()
+            self.store.create_votes(VALIDATOR_KEYS[0].public.data)
         self.core: Any = ScriptedCore()
         self.key = VALIDATOR_KEYS[0].public.data if votes else None
         self.now_ms = self.store.head.time_ms + 1_000

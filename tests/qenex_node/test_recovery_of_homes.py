@@ -75,6 +75,19 @@ def test_records_that_cannot_be_read_are_dropped_and_the_others_kept(homes: list
     assert memory.signing.state is SigningState.RECOVERING
 
 
+def test_records_of_another_key_are_replaced(homes: list[NodeHome]) -> None:
+    store = opened(homes[0])
+    ours = store.votes_owner
+    store.create_votes(b"of a validator whose data directory this was")
+    store.write_votes(VoteBatch(puts=((b"\xff", b"x"),)))
+    store.close()
+    begun = begin_recovery(homes[0], chain_intact=False, now_ms=5_000)
+    assert (begun.votes_created, begun.records_dropped) == (True, 0)
+    store = opened(homes[0])
+    assert (store.votes_owner, len(store.votes())) == (ours, 1)
+    store.close()
+
+
 def test_a_marker_that_came_from_a_backup_goes_away(homes: list[NodeHome]) -> None:
     marker = homes[0].home.unused_marker
     marker.write_text("restored\n")

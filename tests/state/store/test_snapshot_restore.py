@@ -46,7 +46,7 @@ def snapshot(chain: Chain, tmp_path: Path) -> Snapshot:
 def behind(chain: Chain, tmp_path: Path) -> Chain:
     """A closed database of the same chain at height 2, with a vote and a block that the vote is for."""
     made = Chain(tmp_path / "behind")
-    made.store.create_votes()
+    made.store.create_votes(b"key")
     for target in range(2):
         made.block(made.pay(0, 10 + target), made.pay(2, 3))
     made.store.write_votes(VoteBatch(puts=((b"voted", b"for it"),), bodies=(made.execute(made.pay(5, 6)).block,)))
@@ -120,7 +120,7 @@ def test_what_lies_below_is_refused_by_a_code_that_says_so(snapshot: Snapshot, b
 
 def test_votes_and_the_blocks_that_they_are_for_are_carried_over(snapshot: Snapshot, chain: Chain) -> None:
     home = Chain(chain.path.parent / "home")
-    home.store.create_votes()
+    home.store.create_votes(b"key")
     for target in range(5):
         home.block(home.pay(0, 10 + target), home.pay(2, 3))
     ahead = chain.execute(chain.pay(5, 6))

@@ -19,7 +19,7 @@ from state.store.verify import verify
 
 def test_killed_while_committing_it_stands_where_it_said(tmp_path: Path) -> None:
     chain = Chain(tmp_path / "db")
-    chain.store.create_votes()
+    chain.store.create_votes(b"key")
     chain.store.close()
     dice = random.Random(3)
     script = Path(__file__).with_name("committing_node.py")
@@ -50,7 +50,7 @@ def test_killed_while_committing_it_stands_where_it_said(tmp_path: Path) -> None
 
 def test_a_write_that_fails_is_named_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     chain = Chain(tmp_path / "db")
-    chain.store.create_votes()
+    chain.store.create_votes(b"key")
     chain.block()
     executed = chain.execute(*(chain.pay(0, 1, sequence=n) for n in range(1, 400)))
     prepared = slices.run(chain.store.commit(executed, certify(chain.genesis, executed.block.header)))
@@ -76,7 +76,7 @@ def test_a_write_that_fails_is_named_and_leaves_nothing_half_written(tmp_path: P
 
 def test_a_log_that_a_power_failure_cut_anywhere_leaves_a_whole_earlier_state(tmp_path: Path) -> None:
     chain = Chain(tmp_path / "db", keep_heights=3)
-    chain.store.create_votes()
+    chain.store.create_votes(b"key")
     for height in range(1, 9):
         executed = chain.execute(chain.pay(0, 1))
         chain.store.write_votes(VoteBatch(puts=((b"voted", height.to_bytes(8, "big")),), bodies=(executed.block,)))

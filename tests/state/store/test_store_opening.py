@@ -247,7 +247,7 @@ def test_copies_are_databases_of_their_own(chain: Chain, tmp_path: Path) -> None
     stores = [Store.open(tmp_path / name, chain.genesis, LEDGER, chain.options) for name in ("one", "two")]
     original = open_store(chain)
     assert stores[0].head == stores[1].head == original.head
-    stores[0].create_votes()
+    stores[0].create_votes(b"key")
     assert not stores[1].votes_exist
     for store in (*stores, original):
         store.close()

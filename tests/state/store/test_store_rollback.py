@@ -19,7 +19,7 @@ from state.transaction import decode_transaction
 def chain_of(path: Path, blocks: int = 3, **options) -> Chain:
     """A chain with votes, in which accounts appear, change, and spend all they have."""
     chain = Chain(path, **options)
-    chain.store.create_votes()
+    chain.store.create_votes(b"key")
     for number in range(blocks):
         chain.block(
             chain.pay(number, 100 + number, 1_000_000 if number == 1 else 5), chain.pay(number + 3, number + 4, 7)

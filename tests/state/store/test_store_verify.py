@@ -31,7 +31,7 @@ def make(path: Path, **options: object) -> Chain:
     Some of it is in tables and some in the log.
     """
     chain = Chain(path, genesis_of(range(20)), keep_heights=3, **options)
-    chain.store.create_votes()
+    chain.store.create_votes(b"key")
     for height in range(1, 7):
         executed = chain.execute(*(chain.pay(source, source + height) for source in range(4)))
         votes = VoteBatch(puts=((b"vote%d" % (height % 4), b"v" * 40),), bodies=(executed.block,))

@@ -18,7 +18,7 @@ from state.store.keys import META_VOTES, seal
 def chain(tmp_path: Path) -> Chain:
     """A chain with three vote records, of which one was written twice and a fourth one removed."""
     made = Chain(tmp_path / "db", durable=True)
-    made.store.create_votes()
+    made.store.create_votes(b"key")
     made.store.write_votes(VoteBatch(puts=((b"a", b"1"), (b"b", b"2"), (b"d", b"4"))))
     made.store.write_votes(VoteBatch(puts=((b"a", b"11"), (b"c", b"")), deletes=(b"d", b"never there")))
     return made
@@ -62,8 +62,17 @@ def test_a_key_deleted_and_put_in_one_batch_is_there(chain: Chain) -> None:
 
 def test_vote_records_are_created_once(chain: Chain) -> None:
     with pytest.raises(Rejected, match="votes_exist"):
-        chain.store.create_votes()
+        chain.store.create_votes(b"key")
     assert chain.store.votes() == RECORDS
+
+
+def test_records_of_another_key_are_no_records_of_ours_and_give_way(chain: Chain) -> None:
+    assert chain.reopen().store.votes_owner == b"key"
+    chain.store.create_votes(b"another key")
+    assert chain.store.votes() == {}
+    chain.store.write_votes(VoteBatch(puts=((b"a", b"1"),)))
+    assert chain.reopen().store.votes_owner == b"another key"
+    assert chain.store.votes() == {b"a": b"1"}
 
 
 def test_a_home_never_has_vote_records_by_itself(tmp_path: Path) -> None:
@@ -80,7 +89,7 @@ def test_a_home_never_has_vote_records_by_itself(tmp_path: Path) -> None:
         (b"Va", b"11\x00\x00\x00\x00", "vote record 0x61"),
         (b"Vx", seal(b"Vx", b"1"), "not all there"),
         (META_VOTES, None, "is missing, though there are vote records"),
-        (META_VOTES, b"\x93\x01\x03\x00", "'votes'"),
+        (META_VOTES, b"\x94\x02\x03\x00\xc4\x00", "'votes'"),
     ],
 )
 def test_a_vote_record_that_is_gone_or_changed_stops_the_node_by_name(
@@ -93,8 +102,8 @@ def test_a_vote_record_that_is_gone_or_changed_stops_the_node_by_name(
 
 
 def test_an_unknown_version_of_vote_records_is_refused_by_name(chain: Chain) -> None:
-    change(chain, META_VOTES, seal(META_VOTES, b"\x93\x02\x00\x00"))
-    with pytest.raises(Rejected, match="version_unknown: vote records have version 2"):
+    change(chain, META_VOTES, seal(META_VOTES, b"\x93\x01\x00\x00"))
+    with pytest.raises(Rejected, match="version_unknown: vote records have version 1"):
         Chain(chain.path, new=False)
 
 
@@ -109,7 +118,7 @@ def test_records_are_created_together_with_the_first_of_them(tmp_path: Path, mon
 
     with monkeypatch.context() as patched:
         patched.setattr(Database, "write", write)
-        chain.store.create_votes(((b"barred", b"yes"),))
+        chain.store.create_votes(b"key", ((b"barred", b"yes"),))
     assert len(written) == 1
     assert chain.reopen().store.votes() == {b"barred": b"yes"}
     chain.store.close()
