@@ -11,7 +11,7 @@ from devnet.network import Devnet
 from devnet.workload import Workload
 
 ALL = ["validator-01", "validator-02", "validator-03", "validator-04"]
-HOLD_SECONDS = float(os.environ.get("QENEX_FAULT_SECONDS", "1"))
+HOLD_SECONDS = float(os.environ.get("QENEX_FAULT_SECONDS", "0.7"))
 """How long each fault holds; minutes of it make a long run."""
 
 ACCOUNTS = 16
