@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from consensus.evidence import EVIDENCE_KEPT_MAX, EVIDENCE_PER_VALIDATOR_MAX
+from consensus.interface import Report, ReportKind
 from consensus.messages import Decided, Kind, Message, NewView, PrePrepare, ViewChange, Vote
+from consensus.tally import VIEWS_KEPT_MAX
 from devnet.simulation.trace import describe_message
 from devnet.simulation.world import ACCOUNTS, ASSET, BALANCE
 from state.block import vote_preimage
@@ -22,6 +25,9 @@ from state.types import VOTE_COMMIT, Certificate, TxId
 if TYPE_CHECKING:
     from devnet.simulation.cluster import Cluster
     from devnet.simulation.machine import Machine
+
+
+VIEWS_TO_DECIDE: Final = 3
 
 
 @dataclass(slots=True)
@@ -46,6 +52,12 @@ class Check:
 
     def proved(self, message: Message) -> None:
         """A message is heard for the first time by anyone, and all its signatures are true."""
+
+    def heard(self, machine: Machine, message: Message) -> None:
+        """The machine's core has taken in a message, and done what follows."""
+
+    def reported(self, machine: Machine, report: Report) -> None:
+        """The machine's core reports."""
 
     def refused(self, message: Message, error: Exception) -> None:
         """A message of a correct validator is refused by whoever hears it."""
@@ -102,6 +114,12 @@ class Sanity(Check):
     def halted(self, machine: Machine, error: InvariantError) -> None:
         """Raises."""
         raise Violation("halt", f"machine {machine.number} halts: {error}") from error
+
+    def heard(self, machine: Machine, message: Message) -> None:
+        """The machine's core has taken in a message, and done what follows."""
+
+    def reported(self, machine: Machine, report: Report) -> None:
+        """The machine's core reports."""
 
     def refused(self, message: Message, error: Exception) -> None:
         """Raises."""
@@ -188,6 +206,85 @@ class Transactions(Check):
                 raise Violation("transactions", f"one transaction stands in blocks {earlier} and {height}")
 
 
+class Sets(Check):
+    """For each height there is one validator set: execution names the next one, and the header commits to it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._next: dict[int, Hash] = {}
+
+    def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
+        """Holds the set of the next height against the header's, and this height's against what was said before."""
+        header = executed.block.header
+        following = executed.validators_next.hash
+        known = self._next.setdefault(header.height, following)
+        expected = self._next.get(header.height - 1, header.validators_hash)
+        if (header.next_validators_hash, header.validators_hash) != (following, expected) or known != following:
+            raise Violation("sets", f"machine {machine.number} has another validator set after height {header.height}")
+
+
+class Equivocation(Check):
+    """Whoever hears two different votes or proposals of one validator for one place keeps the evidence.
+
+    Only where the core must see it: both heard in one life, at the height that it decides, and within its bounds.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._heard: dict[int, tuple[int, int, dict[tuple[int, int], dict[int, Hash]]]] = {}
+
+    def heard(self, machine: Machine, message: Message) -> None:
+        """Looks for evidence as soon as a message contradicts another."""
+        chain = machine.disk.chain
+        height = chain.head.height + 1
+        if not isinstance(message, Vote | PrePrepare) or message.height != height:
+            return
+        life, at, heard = self._heard.get(machine.number, (0, 0, {}))
+        if (life, at) != (machine.life, height):
+            heard = {}
+            self._heard[machine.number] = (machine.life, height, heard)
+        views = heard.setdefault((int(message.kind), message.sender), {})
+        if isinstance(message, PrePrepare):
+            # Of proposals the newest of each primary is kept.
+            term = self.cluster.settings.leader_term
+            if message.sender != chain.validators.primary(height, message.view, term) or message.view < max(
+                views, default=0
+            ):
+                return
+        first = views.setdefault(message.view, message.block_hash)
+        if first != message.block_hash and len(views) <= VIEWS_KEPT_MAX:
+            self._look(machine, message)
+
+    def _look(self, machine: Machine, message: Vote | PrePrepare) -> None:
+        evidence = machine.core.evidence
+        kept = [found for found in evidence if found.offender == message.sender]
+        place = (message.kind, message.height, message.view)
+        if any((found.offence, found.height, found.view) == place for found in kept):
+            return
+        if len(kept) < EVIDENCE_PER_VALIDATOR_MAX and len(evidence) < EVIDENCE_KEPT_MAX:
+            what = f"{Kind(message.kind).name}s of validator {message.sender}"
+            where = f"height {message.height}, view {message.view}"
+            raise Violation("evidence", f"machine {machine.number} heard two {what} at {where}, and keeps no evidence")
+
+
+class Views(Check):
+    """Once the network has healed, a height is decided within so many views after the first that was seen there."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._first: dict[int, int] = {}
+        self._bound = VIEWS_TO_DECIDE * cluster.settings.n
+
+    def reported(self, machine: Machine, report: Report) -> None:
+        """Counts the views that a height has taken since the network healed."""
+        if report.kind is not ReportKind.VIEW_ENTERED or self.cluster.schedule.now_us < self.cluster.settings.heal_us:
+            return
+        height, view = int(str(report.data["height"])), int(str(report.data["view"]))
+        passed = view - self._first.setdefault(height, view)
+        if passed > self._bound:
+            raise Violation("views", f"height {height} is not decided {passed} views after the network healed")
+
+
 class Durability(Check):
     """What a machine called final is on its disk after any loss of power."""
 
@@ -213,4 +310,15 @@ class Durability(Check):
 
 CheckType: TypeAlias = type[Check]
 
-ALL_CHECKS: Final[tuple[CheckType, ...]] = (Agreement, Sanity, Certificates, Votes, Money, Transactions, Durability)
+ALL_CHECKS: Final[tuple[CheckType, ...]] = (
+    Agreement,
+    Sanity,
+    Certificates,
+    Votes,
+    Money,
+    Transactions,
+    Sets,
+    Equivocation,
+    Views,
+    Durability,
+)

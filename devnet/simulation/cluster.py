@@ -15,11 +15,12 @@ from devnet.simulation.attacker import Attacker
 from devnet.simulation.chain import Chain
 from devnet.simulation.checks import ALL_CHECKS, Check, CheckType, Violation
 from devnet.simulation.clients import Clients
-from devnet.simulation.conducts import CONDUCTS, Conduct
+from devnet.simulation.conducts import Conduct
 from devnet.simulation.council import Council
 from devnet.simulation.disk import Disk
 from devnet.simulation.durable import Promises, Records
 from devnet.simulation.faults import Link, arm
+from devnet.simulation.liars import CONDUCTS
 from devnet.simulation.machine import Machine
 from devnet.simulation.network import Network
 from devnet.simulation.operators import Operators
@@ -38,6 +39,7 @@ from state.store.errors import StoreError
 from state.types import Certificate, ValidatorSet
 
 WORLD: Final = -1
+LAWS: Final[tuple[CheckType, ...]] = (*ALL_CHECKS, Records, Promises)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def run(
     settings: Settings,
     variant: Variant = SOUND,
     write: Callable[[str], None] | None = None,
-    checks: tuple[CheckType, ...] = (*ALL_CHECKS, Records, Promises),
+    checks: tuple[CheckType, ...] = LAWS,
 ) -> Result:
     """Runs a simulation to its end; `write` gets the lines of its trace, if given."""
     return Cluster(settings, variant, write, checks).run()
@@ -103,6 +105,7 @@ class Cluster:
             machine.skew_ms = skew_ms
         self.attacker: Attacker | None = None
         self._checks: list[Check] = [check(self) for check in checks]
+        self._hearers = [check for check in self._checks if type(check).heard is not Check.heard]
         self.clients = Clients(self, self._rng("clients"), self._judged)
         self.council = Council(self)
         self._backups: dict[int, Disk] = {}
@@ -290,6 +293,12 @@ class Cluster:
         for check in self._checks if machine.who in self._correct else ():
             check.halted(machine, error)
 
+    def heard(self, machine: Machine, message: Message) -> None:
+        """A machine's core has taken a message in."""
+        if machine.who in self._correct:
+            for check in self._hearers:
+                check.heard(machine, message)
+
     def reported(self, machine: Machine, report: Report) -> None:
         """A core reports: counted. Operators act on one report alone."""
         if machine.who not in self._correct:
@@ -299,6 +308,8 @@ class Cluster:
             if machine.who in self._voters and not machine.disk.harmed:
                 raise Violation("signing", f"machine {machine.number} kept its records and is barred from signing")
             self.operators.cannot_sign(machine, chain_intact=False)
+        for check in self._checks:
+            check.reported(machine, report)
 
     def count(self, name: str) -> None:
         """Counts something that happened."""

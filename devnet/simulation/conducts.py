@@ -22,8 +22,8 @@ from consensus.messages import (
     Vote,
     signing_preimage,
 )
+from devnet.simulation.parcels import Parcel
 from devnet.simulation.schedule import SECOND
-from devnet.simulation.settings import CORRECT, PUPPET, TWIN
 from state.hashing import Hash
 from state.transaction import Transaction
 from state.types import Height, TimeMs, View
@@ -54,6 +54,10 @@ class Conduct:
     def choose(self, candidates: list[Transaction]) -> list[Transaction]:
         """Returns what a block of its own is made from."""
         return candidates
+
+    def gives(self, parcel: Parcel) -> bool:
+        """Returns whether it sends something that is no consensus message."""
+        return True
 
 
 class Mute(Conduct):
@@ -181,14 +185,3 @@ def signed(machine: Machine, message: S) -> S:
     cluster = machine.cluster
     preimage = signing_preimage(message, cluster.world.genesis.hash, cluster.set_at(message.height).hash)
     return replace(message, signature=cluster.scheme.sign(cluster.world.keys[machine.who], preimage))
-
-
-CONDUCTS: Final[dict[str, type[Conduct]]] = {
-    CORRECT: Conduct,
-    TWIN: Conduct,
-    PUPPET: Puppet,
-    "censor": Censor,
-    "mute": Mute,
-    "selective": Selective,
-    "liar": Liar,
-}

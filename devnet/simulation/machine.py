@@ -318,6 +318,7 @@ class Machine:
         # Who has a twin knows of it, and does not stop signing because of what that says.
         if not (self._faulty and self.own(message)):
             self.step(Received(message))
+            self.cluster.heard(self, message)
 
     def _tell_height(self) -> None:
         """Tells all our height again and again, as nodes do to whom they are joined with.
@@ -471,6 +472,8 @@ class Machine:
     def send_machine(self, number: int, parcel: Parcel) -> None:
         """Sends to one machine."""
         kind = parcel.message.kind if isinstance(parcel, Spoken) else None
+        if kind is None and not self.conduct.gives(parcel):
+            return
         self.cluster.network.send(self.number, number, parcel, kind)
 
     def _send_all(self, parcel: Parcel) -> None:

@@ -10,14 +10,15 @@ from itertools import product
 from typing import Final
 
 from devnet.simulation.attacks import Fall, Groups, Ladder, OldPromise, Opening, Scheme, Starve, Step
+from devnet.simulation.liars import LIARS
 from devnet.simulation.schedule import MS, SECOND
 from devnet.simulation.settings import CORRECT, PUPPET, TWIN, Links, Settings, Timing
 from devnet.simulation.twins import partitions
 
 ATTACK_US: Final = 6 * SECOND
 TWINS_US: Final = 4 * SECOND
+LIARS_US: Final = 4 * SECOND
 HEIGHTS_MIN: Final = 10
-OPENINGS: Final = (Opening.PLAIN, Opening.PLAIN, Opening.PLAIN, Opening.FLOOR, Opening.FLOOR, Opening.OLD)
 
 
 def attacker(seed: int) -> Settings:
@@ -58,27 +59,72 @@ def _attacked(seed: int, rng: random.Random, n: int) -> Settings:
 
 
 def _scheme(rng: random.Random) -> Scheme:
-    drawn = rng.random()
-    if drawn < 0.1:
-        return Starve(rng.randrange(SECOND // 5, SECOND), rng.choice((0.5, 0.8, 0.95)), 400 * MS)
-    if drawn < 0.2:
-        return OldPromise()
-    return _ladder(rng)
+    return rng.choices(
+        (_starve, _old_promise, _hidden, _floor, _late, _teased, _any_ladder), weights=(1, 3, 3, 3, 3, 3, 2)
+    )[0](rng)
 
 
-def _ladder(rng: random.Random) -> Ladder:
-    """Up to two views in which one or two see the votes, then one in which one decides."""
-    teasing = [Step(rng.choice((1, 1, 2)), hide=rng.random() < 0.8) for _ in range(rng.choice((0, 0, 0, 1, 2, 2)))]
-    late = not teasing and rng.random() < 0.3
-    opening = rng.choice(OPENINGS)
-    if opening is not Opening.PLAIN:
-        falls: tuple[Fall, ...] = (Fall.ENTERED,)
-    elif late:
-        falls = (Fall.NEVER, Fall.PROMISED)
-    else:
-        falls = (Fall.NEVER, Fall.NEVER, Fall.VOTED, Fall.ENTERED)
-    sight = rng.choice((1, 2)) if teasing else 2
-    return Ladder((*teasing, Step(sight, decide=True, late=late, fall=rng.choice(falls))), opening)
+def _starve(rng: random.Random) -> Scheme:
+    return Starve(rng.randrange(SECOND // 5, SECOND), rng.choice((0.5, 0.8, 0.95)), 400 * MS)
+
+
+def _old_promise(rng: random.Random) -> Scheme:
+    return OldPromise()
+
+
+def _hidden(rng: random.Random) -> Scheme:
+    """One decides and is hidden; the others may lose power before they leave the view, or as they enter the next."""
+    fall = rng.choice((Fall.NEVER, Fall.VOTED, Fall.VOTED, Fall.ENTERED))
+    return Ladder((Step(2, decide=True, fall=fall),), rng.choice((Opening.PLAIN, Opening.PLAIN, Opening.OLD)))
+
+
+def _floor(rng: random.Random) -> Scheme:
+    """The view is opened from above the height, and all lose power once they are in it: the decision is forgotten."""
+    return Ladder((Step(2, decide=True, fall=Fall.ENTERED),), Opening.FLOOR)
+
+
+def _late(rng: random.Random) -> Scheme:
+    """Votes are shown to those who have promised the next view, and perhaps lost power since."""
+    return Ladder((Step(2, decide=True, late=True, fall=rng.choice((Fall.NEVER, Fall.PROMISED))),))
+
+
+def _teased(rng: random.Random) -> Scheme:
+    """In one view after the other one alone is prepared, and is then left out."""
+    teasing = [Step(1) for _ in range(rng.choice((1, 2, 2, 3)))]
+    return Ladder((*teasing, Step(rng.choice((1, 1, 2)), decide=True)))
+
+
+def _any_ladder(rng: random.Random) -> Scheme:
+    steps = [
+        Step(
+            rng.choice((1, 2, 3)),
+            decide=rng.random() < 0.5,
+            late=rng.random() < 0.3,
+            hide=rng.random() < 0.7,
+            fall=rng.choice(tuple(Fall)),
+        )
+        for _ in range(rng.randint(1, 3))
+    ]
+    return Ladder(tuple(steps), rng.choice(tuple(Opening)))
+
+
+def liars(seed: int) -> Settings:
+    """Returns a run on mostly good links with up to f validators that lie from the first moment to the last."""
+    rng = random.Random(f"{seed} liars")
+    n = rng.choice((4, 4, 4, 5, 6, 7))
+    lying = set(rng.sample(range(n), rng.randint(1, (n - 1) // 3)))
+    return Settings(
+        seed=seed,
+        conducts=tuple(rng.choice(LIARS) if index in lying else CORRECT for index in range(n)),
+        leader_term=rng.choice((0, 0, 1, 3)),
+        links=Links(delay_us=500, jitter_us=rng.choice((500, 20_000)), loss=rng.choice((0.0, 0.0, 0.05, 0.2))),
+        timing=Timing(progress_timeout_ms=rng.choice((150, 300)), progress_timeout_max_ms=1_200),
+        heal_us=LIARS_US,
+        transactions=30,
+        block_transactions_max=2,
+        heights_min=HEIGHTS_MIN,
+        submit_until_us=LIARS_US - SECOND,
+    )
 
 
 def twins(seed: int) -> Settings:
@@ -94,6 +140,29 @@ def twins(seed: int) -> Settings:
         n = rng.choice((4, 4, 4, 5, 6, 7))
         twinned = set(rng.sample(range(n), rng.randint(1, (n - 1) // 3)))
         rounds = [_groups(rng, n + len(twinned)) for _ in range(rng.randint(1, 8))]
+    return _parted(seed, rng, n, twinned, rounds)
+
+
+def too_many_twins(seed: int) -> Settings:
+    """Returns a run with f + 1 twins, often with one of each in either half: nothing is promised, and it must fork.
+
+    Of five validators two quorums share three, so that two twins cannot fork them.
+    """
+    rng = random.Random(f"{seed} too many twins")
+    n = rng.choice((4, 4, 6, 7))
+    twinned = sorted(rng.sample(range(n), (n - 1) // 3 + 1))
+    second = [n + place for place in range(len(twinned))]
+    rounds = []
+    for _ in range(rng.randint(1, 4)):
+        others = [index for index in range(n) if index not in twinned]
+        rng.shuffle(others)
+        at = len(others) // 2
+        halved = Groups((tuple(sorted((*twinned, *others[:at]))), tuple(sorted((*second, *others[at:])))))
+        rounds.append(halved if rng.random() < 0.5 else _groups(rng, n + len(twinned)))
+    return _parted(seed, rng, n, set(twinned), rounds)
+
+
+def _parted(seed: int, rng: random.Random, n: int, twinned: set[int], rounds: list[Groups]) -> Settings:
     return Settings(
         seed=seed,
         conducts=tuple(TWIN if index in twinned else CORRECT for index in range(n)),

@@ -20,6 +20,7 @@ from state.types import Height
 
 LEVEL_US: Final = 1_500 * MS
 PLACE_US: Final = 1_000 * MS
+PROPOSAL_US: Final = 400 * MS
 VOTES_US: Final = 150 * MS
 ROUND_US: Final = 150 * MS
 ROUNDS_MAX: Final = 16
@@ -121,23 +122,27 @@ def _ladder(attacker: Attacker, plan: Ladder) -> Script:
 
 
 def _begin(attacker: Attacker, opening: Opening) -> Any:
-    """Waits until all stand at one height, where a puppet leads the next view if it must; then takes the network."""
-    quiet = yield Until(attacker.level, LEVEL_US)
-    if not quiet:
+    """Waits until all stand at one height and takes the network; if it must, until a puppet leads the next view."""
+    level = yield Until(attacker.level, LEVEL_US)
+    if not level:
         return None
-    view = attacker.view()
+    view, turning = attacker.view(), attacker.cluster.settings.leader_term > 0
 
     def suits() -> bool:
         height = attacker.head(attacker.correct[0]) + 1
-        places = (height, height + 1) if opening is not Opening.PLAIN else (height,)
-        return attacker.level() and all(attacker.primary(at, view + 1) in attacker.puppets for at in places)
+        led = all(attacker.primary(at, view + 1) in attacker.puppets for at in (height, height + 1))
+        return attacker.level() and led
 
-    if opening is not Opening.PLAIN:
-        yield Until(suits, PLACE_US)
-    if not attacker.level():
+    if opening is not Opening.PLAIN and turning and not (yield Until(suits, PLACE_US)):
         return None
     stage = Stage(attacker, attacker.head(attacker.correct[0]) + 1, attacker.view())
     attacker.rule, attacker.heard, attacker.speaks = stage.passes, stage.heard, True
+    if opening is not Opening.PLAIN and not turning:
+        for _ in range(attacker.validators.n):
+            if attacker.primary(stage.height, stage.view + 1) in attacker.puppets:
+                break
+            if not (yield from _next_view(attacker, stage, Opening.PLAIN)):
+                return None
     return stage
 
 
@@ -151,6 +156,7 @@ def _show(attacker: Attacker, stage: Stage, step: Step, leading: list[int]) -> S
         stage.sight, stage.deciders = seeing, first if step.decide else frozenset()
         stage.show(Kind.COMMIT, stage.deciders)
     _puppets_propose(attacker, stage)
+    yield Until(lambda: bool(attacker.proposals.get((height, view))), PROPOSAL_US)
     for proposal in attacker.proposals.get((height, view), []):
         stage.vote(proposal)
     if step.late:
