@@ -109,21 +109,21 @@ def commit_certificates(message: Message) -> Iterator[Certificate]:
 
 
 class Sanity(Check):
-    """A correct validator never halts, and what it says is never refused."""
+    """A correct validator never halts, never misses its own records, and what it says is never refused."""
 
     def halted(self, machine: Machine, error: InvariantError) -> None:
         """Raises."""
         raise Violation("halt", f"machine {machine.number} halts: {error}") from error
 
-    def heard(self, machine: Machine, message: Message) -> None:
-        """The machine's core has taken in a message, and done what follows."""
-
-    def reported(self, machine: Machine, report: Report) -> None:
-        """The machine's core reports."""
-
     def refused(self, message: Message, error: Exception) -> None:
         """Raises."""
         raise Violation("messages", f"{describe_message(message)} is refused: {error}") from error
+
+    def reported(self, machine: Machine, report: Report) -> None:
+        """Raises if a validator finds itself without records that it never lost."""
+        barred = report.kind is ReportKind.SIGNING and report.code == "records_lost"
+        if barred and self.cluster.kept_records(machine):
+            raise Violation("signing", f"machine {machine.number} kept its records and is barred from signing")
 
 
 class Certificates(Check):

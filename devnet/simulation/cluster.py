@@ -195,6 +195,10 @@ class Cluster:
         """Whether the validators are no longer those of genesis."""
         return len(self._sets) > 1
 
+    def kept_records(self, machine: Machine) -> bool:
+        """Returns whether a machine is a correct validator's that never lost a vote record."""
+        return machine.who in self._voters and not machine.disk.harmed
+
     def since(self, height: int) -> int:
         """Returns the first height of the validator set of a height."""
         return self._rule(height)[0]
@@ -304,12 +308,10 @@ class Cluster:
         if machine.who not in self._correct:
             return
         self.count(report.kind.value if report.kind is ReportKind.REJECTED else f"{report.kind.value} {report.code}")
-        if report.kind is ReportKind.SIGNING and report.code == "records_lost":
-            if machine.who in self._voters and not machine.disk.harmed:
-                raise Violation("signing", f"machine {machine.number} kept its records and is barred from signing")
-            self.operators.cannot_sign(machine, chain_intact=False)
         for check in self._checks:
             check.reported(machine, report)
+        if report.kind is ReportKind.SIGNING and report.code == "records_lost":
+            self.operators.cannot_sign(machine, chain_intact=False)
 
     def count(self, name: str) -> None:
         """Counts something that happened."""
