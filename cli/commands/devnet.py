@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -13,6 +15,7 @@ from cli.settings import Settings
 from state.errors import Rejected
 
 HOME_DEFAULT: Final = ".devnet"
+FAILURES_SHOWN_MAX: Final = 20
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -163,6 +166,105 @@ def load(
         columns = ("name", "cpu_s", "cpu_share", "rss", "rss_anon")
         output.table("Nodes", columns, [[use[column] for column in columns] for use in told["nodes"]])
     if not result.ok:
+        click.get_current_context().exit(ExitCode.AUDIT_FAILED)
+
+
+def _seeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    first, _, end = value.partition("..")
+    last = end or first
+    if not (first.isdecimal() and last.isdecimal()) or int(last) < int(first):
+        raise click.BadParameter(f"{value!r} is not a range of seeds such as 0..9999")
+    return int(first), int(last)
+
+
+@command.command("simulate")
+@click.option("--seeds", metavar="A..B", default="0..999", show_default=True, callback=_seeds, help="From A to B.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so long [default: when done].")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes [default: one for each core].")
+@click.option("--plan", default="storm", show_default=True, help="How a run is drawn from its seed.")
+@click.option("--results", type=click.Path(dir_okay=False, path_type=Path), help="Where results add up.")
+@click.option("--replay", type=click.IntRange(0), metavar="SEED", help="Show one run, line by line, instead.")
+@_options
+@click.pass_obj
+def simulate(
+    settings: Settings,
+    seeds: tuple[int, int],
+    minutes: float | None,
+    workers: int | None,
+    plan: str,
+    results: Path | None,
+    replay: int | None,
+) -> None:
+    """Simulate networks under faults by seed, check every law, and add up the results.
+
+    Seeds that these very sources have run already are not run again; Ctrl-C ends it at any time, with all that is
+    finished counted. A seed that breaks a law is shown with the command that replays it. Results stand in
+    simulations.json in the home unless --results names another file.
+    """
+    from devnet.simulation.campaign import Campaign, Results, Tally, run_campaign, sources_tag
+    from devnet.simulation.plan import PLANS
+    from qenex_node.exitcodes import ExitCode
+
+    if plan not in PLANS:
+        raise click.BadParameter(f"there are {', '.join(sorted(PLANS))}", param_hint="--plan")
+    if replay is not None:
+        _replay(plan, replay)
+        return
+    path = results or _home(settings) / "simulations.json"
+    tag = sources_tag()
+    campaign = Campaign(plan, *seeds, workers or os.cpu_count() or 1, None if minutes is None else minutes * 60)
+
+    def tell(tally: Tally, failures: list[dict[str, Any]]) -> None:
+        for failure in failures:
+            click.echo(f"seed {failure['seed']}: VIOLATION of {failure['law']}: {failure['what']}", err=True)
+            click.echo(f"  replay: {failure['replay']}", err=True)
+        if sys.stderr.isatty():
+            click.echo(f"\r{tally.seeds} seeds, {tally.failed} failed, {tally.wall_seconds:.0f} s ", nl=False, err=True)
+
+    tally = run_campaign(campaign, Results(path), tag, tell)
+    if settings.json:
+        output.answer(settings, {"sources": tag, "plan": plan, "results": str(path), **_summary(tally)})
+    else:
+        output.table(f"Simulations of {tag}, plan {plan}", ("", ""), list(_summary(tally, people=True).items()))
+    if tally.failed:
+        click.get_current_context().exit(ExitCode.AUDIT_FAILED)
+
+
+def _summary(tally: Any, people: bool = False) -> dict[str, Any]:
+    """Returns what a tally says, for machines or in words for people."""
+    summary: dict[str, Any] = {
+        "seeds": tally.seeds,
+        "failed": tally.failed,
+        "simulated_hours": round(tally.simulated_us / 3.6e9, 2),
+        "wall_seconds": round(tally.wall_seconds, 1),
+        "cpu_seconds": round(tally.cpu_seconds, 1),
+        "seeds_per_second": round(tally.seeds / tally.wall_seconds, 2) if tally.wall_seconds else None,
+        "heights": tally.heights,
+        "heights_least": tally.heights_least,
+        "validators": dict(sorted(tally.sizes.items(), key=lambda item: int(item[0]))),
+        "faults": dict(sorted(tally.faults.items())),
+        "events": dict(sorted(tally.events.items())),
+        "failures": tally.failures,
+    }
+    if not people:
+        return summary
+    del summary["events"]
+    for name in ("validators", "faults"):
+        summary[name] = ", ".join(f"{key}: {count}" for key, count in summary[name].items())
+    shown = [f"{failure['law']}: {failure['replay']}" for failure in tally.failures[:FAILURES_SHOWN_MAX]]
+    summary["failures"] = "\n".join(shown) or "none"
+    return {name.replace("_", " "): value for name, value in summary.items()}
+
+
+def _replay(plan: str, seed: int) -> None:
+    from devnet.simulation.__main__ import report
+    from devnet.simulation.cluster import run
+    from devnet.simulation.plan import PLANS
+    from qenex_node.exitcodes import ExitCode
+
+    result = run(PLANS[plan](seed), write=click.echo)
+    click.echo(report(result, plan))
+    if result.violation is not None:
         click.get_current_context().exit(ExitCode.AUDIT_FAILED)
 
 

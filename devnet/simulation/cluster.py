@@ -28,7 +28,7 @@ from devnet.simulation.schedule import SECOND, Schedule
 from devnet.simulation.schemes import play
 from devnet.simulation.settings import CALM, CORRECT, Settings
 from devnet.simulation.signatures import STAND_IN, Scheme, real
-from devnet.simulation.trace import Trace, describe, describe_message
+from devnet.simulation.trace import Trace, describe, describe_end, describe_message
 from devnet.simulation.twins import RoundGate
 from devnet.simulation.variants import SOUND, Variant
 from devnet.simulation.work import Executions
@@ -126,6 +126,7 @@ class Cluster:
                 raise Violation("progress", self._what_is_missing())
         except Violation as broken:
             violation = broken
+            self._trace_ends()
             self.trace(WORLD, "VIOLATION: {}", broken)
         height = max(machine.disk.chain.head.height for machine in self._judged)
         self.counts["sent"] = self.network.sent
@@ -328,6 +329,11 @@ class Cluster:
         """Adds a line to the trace, if one is kept."""
         if self._trace is not None:
             self._trace.line(machine, text.format(*values))
+
+    def _trace_ends(self) -> None:
+        """Tells where each machine stands, as the last word before what went wrong."""
+        for machine in self.machines if self._trace is not None else ():
+            self.trace(machine.number, "{}", describe_end(machine.core.snapshot()) if machine.up else "is down")
 
     def trace_core(self, machine: int, value: object) -> None:
         """Adds an input or effect of a core to the trace, if one is kept."""

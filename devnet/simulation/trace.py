@@ -12,14 +12,21 @@ from consensus.interface import (
     Broadcast,
     Commit,
     Committed,
+    Complaint,
     NothingToPropose,
+    OwnVoteShown,
     Persist,
     Proposed,
+    PushTransactions,
     Received,
     Report,
     RequestBody,
+    RequestSync,
     Send,
+    SetTimer,
+    Snapshot,
     Validated,
+    WorkChanged,
 )
 from consensus.messages import Decided, Evidence, Message, NewView, PrePrepare, Status, Suspect, ViewChange, Vote
 from state.types import Certificate
@@ -54,11 +61,37 @@ def describe(value: Any) -> str:
             return f"wants body {_short(block_hash)} of {holders}"
         case BodyAvailable(block_hash, _):
             return f"got body {_short(block_hash)}"
+        case SetTimer(at_ms):
+            return f"wants to know when it is {at_ms}"
+        case WorkChanged(has_work):
+            return "has transactions waiting" if has_work else "has nothing waiting"
+        case Complaint(reason):
+            return f"complains: {reason}" if reason else "complains no more"
+        case RequestSync(height, sender, proven):
+            whom = "anyone" if sender is None else f"v{sender}"
+            return f"asks {whom} for blocks up to {height}, which is {'proven' if proven else 'claimed'}"
+        case PushTransactions():
+            return "sends its oldest transactions to all"
+        case OwnVoteShown(message):
+            return f"is shown its own {describe_message(message)}"
         case Report():
             about = "" if value.message is None else f" ({describe_message(value.message)})"
             return f"reports {value.kind}: {value.code} {dict(value.data)}{about}"
         case _:
             return repr(value)
+
+
+def describe_end(snapshot: Snapshot) -> str:
+    """Returns where a core stands when a run ends."""
+    why = f", suspects: {snapshot.suspicion}" if snapshot.suspicion else ""
+    silent = "" if snapshot.may_sign else ", may not sign"
+    place = f"height {snapshot.height}, view {snapshot.view}, promised {snapshot.promised}, floor {snapshot.floor}"
+    votes = f"PREPAREs of {_members(snapshot.prepares)}, COMMITs of {_members(snapshot.commits)}"
+    return f"ends at {place}, {snapshot.phase}, primary v{snapshot.primary}{why}{silent}; {votes}"
+
+
+def _members(indexes: tuple[int, ...]) -> str:
+    return ", ".join(f"v{index}" for index in indexes) or "nobody"
 
 
 def describe_message(message: Message) -> str:
