@@ -44,7 +44,7 @@ REPORT_FILE_BYTES_MAX: Final = 64 * 1024
 @click.option(
     "--chain-intact",
     is_flag=True,
-    help="Only the vote records are gone; the chain has every block that this validator ever held.",
+    help="Only the vote records are gone; the chain has every block that this validator ever held, none taken back.",
 )
 @click.option("--quorum-lost", is_flag=True, help="More than f validators lost their vote records; all take part.")
 @click.option(

@@ -313,6 +313,84 @@ def test_a_final_block_is_verified():
         VerifyKey(raw(genesis["document"]["validators"][0]["key"])).verify(preimage, commits[1])
 
 
+def decode(data):
+    """Section "Canonical encoding", read back; what is no canonical encoding is found by encoding it again."""
+    value, rest = decode_one(data)
+    assert not rest
+    assert encode(value) == data
+    return value
+
+
+def decode_one(data):
+    head, rest = data[0], data[1:]
+    if head < 0x80:
+        return head, rest
+    if head in (0xC0, 0xC2, 0xC3):
+        return {0xC0: None, 0xC2: False, 0xC3: True}[head], rest
+    if 0xCC <= head <= 0xCF:
+        size = 1 << head - 0xCC
+        return int.from_bytes(rest[:size], "big"), rest[size:]
+    if head & 0xF0 == 0x90 or head in (0xDC, 0xDD):
+        length, rest = (head & 15, rest) if head < 0xDC else length_of(rest, 2 << head - 0xDC)
+        items = []
+        for _ in range(length):
+            item, rest = decode_one(rest)
+            items.append(item)
+        return items, rest
+    if head & 0xE0 == 0xA0:
+        length = head & 31
+    else:
+        first = 0xC4 if head < 0xD9 else 0xD9
+        length, rest = length_of(rest, 1 << head - first)
+    text = head & 0xE0 == 0xA0 or head >= 0xD9
+    return (rest[:length].decode() if text else rest[:length]), rest[length:]
+
+
+def length_of(data, size):
+    return int.from_bytes(data[:size], "big"), data[size:]
+
+
+def light_step(genesis_hash, trusted, block):
+    """Section "Light verification": "trusted", "undecided" or "refused". Trusted: (height, hash, time, set, next)."""
+    header, (kind, height, view, block_hash, signatures), validators = block
+    validators_hash = sha256(tag("validators") + encode(validators))
+    n = len(validators)
+    own = (
+        header[8] == validators_hash
+        and (height, block_hash) == (header[2], sha256(tag("header") + encode(header)))
+        and kind == 2
+        and len(signatures) >= (n + (n - 1) // 3) // 2 + 1
+    )
+    if not own:
+        return "refused"
+    preimage = tag("vote") + encode([genesis_hash, validators_hash, kind, height, view, block_hash])
+    for index, signature in signatures:
+        VerifyKey(validators[index][1]).verify(preimage, signature)
+    at, at_hash, time, members, following = trusted
+    if height == at + 1:
+        linked = header[8] == following and (at == 0 or header[4] == at_hash)
+        return "trusted" if linked and header[3] > time else "refused"
+    known = {member[1] for member in members}
+    if sum(validators[index][1] in known for index, _ in signatures) <= (len(members) - 1) // 3:
+        return "undecided"
+    return "trusted" if height > at and header[3] > time else "refused"
+
+
+def test_light_blocks_are_verified_through_changes_of_the_set():
+    vectors, genesis = load("light"), load("genesis")
+    document = genesis["document"]
+    members = [[v["name"], raw(v["key"]), raw(v["node_key"])] for v in document["validators"]]
+    first = (0, None, document["time_ms"], members, raw(genesis["validators_hash"]))
+    for entry in vectors["cases"]:
+        trusted = first
+        if entry["trusted_height"]:
+            header, certificate, validators = decode(raw(vectors["chain"][entry["trusted_height"] - 1]))
+            trusted = (header[2], certificate[3], header[3], validators, header[9])
+        outcome = light_step(raw(genesis["hash"]), trusted, decode(raw(entry["block"])))
+        expected = entry["outcome"] if entry["outcome"] in ("trusted", "undecided") else "refused"
+        assert outcome == expected, entry["what"]
+
+
 def test_trees_over_lists():
     for entry in load("blocks")["rfc6962"]:
         assert list_root([raw(leaf) for leaf in entry["leaves"]]) == raw(entry["root"])
