@@ -5,7 +5,7 @@ Promises and views outlive heights, within a set; votes, proposals and timers of
 
 from __future__ import annotations
 
-from consensus import own_votes, recovery, timers
+from consensus import evidence, own_votes, recovery, timers
 from consensus.certificates import learn_committed
 from consensus.core import Core, Former
 from consensus.interface import Committed
@@ -24,6 +24,7 @@ def on_committed(core: Core, event: Committed) -> None:
     own_votes.on_certificate(core, certificate)
     recovery.on_committed(core, header, certificate)
     core.start_height(header, certificate)
+    evidence.settle(core, event.evidence)
     if event.validators_next.hash != core.validators.hash:
         _start_set(core, event.validators_next, certificate)
     timers.shorten(core)

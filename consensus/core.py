@@ -104,6 +104,7 @@ class Core:
         self.signing = self._signing_of(memory)
         self.rounds: dict[tuple[Height, View], Round] = memory.rounds
         self.evidence: dict[bytes, Evidence] = {}
+        self.settled: dict[bytes, None] = {}
         self.old_blocks: dict[Hash, KnownBlock] = {}
         self.remembered_entry = memory.entry
         self.remembered_promise = memory.promise

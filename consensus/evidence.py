@@ -1,17 +1,21 @@
 """Equivocation: two different signed PRE-PREPAREs, PREPAREs or COMMITs of one validator for one (height, view).
 
-Found in what arrives, kept in bounded number, durable, passed on to all once, reported. Proposals that differ in their
-certificates alone are not evidence, nor are VIEW-CHANGEs.
+Found in what arrives, kept in bounded number, durable until a block holds it, passed on to all once, reported.
+Proposals that differ in their certificates alone are not evidence, nor are VIEW-CHANGEs. What counts against the bounds
+is what no block holds yet; what one holds stays in memory while there is room, so that an echo of it is known.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from consensus.core import Core
 from consensus.interface import Broadcast, ReportKind
-from consensus.messages import Evidence, Kind, PrePrepare, SignedHash, Vote
+from consensus.messages import Evidence, PrePrepare, Vote
 from consensus.records import evidence_key, evidence_record
+from state.errors import Rejected
+from state.evidence import Offence, SignedHash, decode_evidence
 from state.hashing import ZERO_HASH
 
 EVIDENCE_KEPT_MAX: Final = 64
@@ -21,14 +25,13 @@ EVIDENCE_PER_VALIDATOR_MAX: Final = 8
 def contradiction(one: Vote | PrePrepare, other: Vote | PrePrepare) -> Evidence:
     """Returns the evidence that two messages of one sender, kind, height and view for different blocks make."""
     first, second = sorted((_half(one), _half(other)), key=lambda half: half.block_hash)
-    return Evidence(Kind(one.kind), one.height, one.view, one.sender, first, second)
+    return Evidence(Offence(one.kind), one.height, one.view, one.sender, first, second)
 
 
 def note(core: Core, found: Evidence) -> None:
     """Keeps, spreads and reports evidence that is new, as long as there is room."""
     key = evidence_key(found)
-    of_offender = sum(1 for item in core.evidence.values() if item.offender == found.offender)
-    if key in core.evidence or len(core.evidence) >= EVIDENCE_KEPT_MAX or of_offender >= EVIDENCE_PER_VALIDATOR_MAX:
+    if key in core.evidence or not _make_room(core, found):
         return
     core.evidence[key] = found
     if core.records_exist:
@@ -44,14 +47,51 @@ def note(core: Core, found: Evidence) -> None:
     )
 
 
+def settle(core: Core, held: Iterable[bytes]) -> None:
+    """Notes what a committed block holds: its record is needed no more, and it gives way to what no block holds yet."""
+    for data in held:
+        try:
+            proof = decode_evidence(data)
+        except Rejected:
+            continue
+        found = Evidence(proof.offence, proof.height, proof.view, proof.offender, proof.first, proof.second)
+        key = evidence_key(found)
+        core.evidence.setdefault(key, found)
+        core.settled[key] = None
+        core.forget((key,), ())
+    while len(core.evidence) > EVIDENCE_KEPT_MAX:
+        _forget_settled(core)
+
+
 def incriminates_primary(core: Core, found: Evidence) -> bool:
     """Whether evidence shows the primary of our view to have proposed two blocks in it."""
     return (
-        found.offence is Kind.PRE_PREPARE
+        found.offence is Offence.PRE_PREPARE
         and found.view == core.view
         and core.rules.same_set(found.height, core.since)
         and found.offender == core.primary(found.height, found.view)
     )
+
+
+def _make_room(core: Core, found: Evidence) -> bool:
+    """Whether there is room for more: what a block holds gives way. An index is one validator within a set alone."""
+    now = found.height >= core.since
+    of_offender = [
+        item
+        for key, item in core.evidence.items()
+        if key not in core.settled and item.offender == found.offender and (item.height >= core.since) is now
+    ]
+    if len(of_offender) >= EVIDENCE_PER_VALIDATOR_MAX:
+        return False
+    if len(core.evidence) >= EVIDENCE_KEPT_MAX and core.settled:
+        _forget_settled(core)
+    return len(core.evidence) < EVIDENCE_KEPT_MAX
+
+
+def _forget_settled(core: Core) -> None:
+    key = next(iter(core.settled))
+    del core.settled[key]
+    del core.evidence[key]
 
 
 def _half(message: Vote | PrePrepare) -> SignedHash:

@@ -152,12 +152,14 @@ class Validated:
 class Committed:
     """The block of the height being decided is durable, with its certificate, by our Commit effect or by block sync.
 
-    `validators_next` is the set in force at the next height. Heights come one by one, in order.
+    `validators_next` is the set in force at the next height, `evidence` what the block holds of it: the chain keeps it
+    from now on, and the core need not. Heights come one by one, in order.
     """
 
     header: Header
     certificate: Certificate
     validators_next: ValidatorSet
+    evidence: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 from state.block import tx_root, vote_preimage
 from state.codec import decode, encode, expect_array, expect_blob, expect_bytes, expect_int, expect_tuple
 from state.errors import DecodeError
+from state.evidence import MESSAGE_KIND, EquivocationProof, evidence_from_value, proposal_digest
 from state.hashing import TAG_CONSENSUS, ZERO_HASH, Hash, tagged
 from state.limits import BLOCK_TRANSACTIONS_MAX, VALIDATORS_MAX
 from state.types import VOTE_COMMIT, VOTE_PREPARE, Certificate, Header, Height, View, WireHash
@@ -41,7 +42,7 @@ class Kind(IntEnum):
     NEW_VIEW = 6
     STATUS = 7
     DECIDED = 8
-    EVIDENCE = 9
+    EVIDENCE = MESSAGE_KIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,75 +358,16 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedHash:
-    """One half of evidence: what was signed, reduced to hashes. `certificate_hash` is zero but for PRE-PREPAREs."""
+class Evidence(EquivocationProof):
+    """A proof of equivocation (state/evidence.py) on its way between validators, in the form that blocks hold too."""
 
-    block_hash: Hash
-    certificate_hash: Hash
-    signature: bytes = field(repr=False)
-
-    def to_value(self) -> tuple[Any, ...]:
-        """Returns [block hash, certificate hash, signature]."""
-        return (self.block_hash, self.certificate_hash, self.signature)
-
-    @classmethod
-    def from_value(cls, value: Any) -> SignedHash:
-        """Reads the canonical array; raises DecodeError."""
-        block_hash, certificate_hash, signature = expect_tuple(value, 3, "signed hash")
-        return cls(_hash(block_hash, "block hash"), _hash(certificate_hash, "certificate hash"), _signed(signature))
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Two signatures of `offender` for different blocks, of one kind in one (height, view): proof of equivocation.
-
-    `offence` is PRE_PREPARE, PREPARE or COMMIT; the halves are in order of their block hashes. It proves itself.
-    """
-
-    offence: Kind
-    height: Height
-    view: View
-    offender: int
-    first: SignedHash
-    second: SignedHash
     kind = Kind.EVIDENCE
-
-    def to_value(self) -> tuple[Any, ...]:
-        """Returns [9, offence, height, view, offender, first, second]."""
-        return (
-            int(self.kind),
-            int(self.offence),
-            self.height,
-            self.view,
-            self.offender,
-            self.first.to_value(),
-            self.second.to_value(),
-        )
 
     @classmethod
     def from_value(cls, value: Any) -> Evidence:
         """Reads the canonical array; raises DecodeError unless the two halves name different blocks, in order."""
-        _, offence, height, view, offender, first, second = expect_tuple(value, 7, "EVIDENCE")
-        if type(offence) is not int or offence not in (Kind.PREPARE, Kind.COMMIT, Kind.PRE_PREPARE):
-            raise DecodeError("evidence is of PRE-PREPAREs, PREPAREs or COMMITs")
-        message = cls(
-            Kind(offence),
-            _height(height),
-            _view(view),
-            _sender(offender),
-            SignedHash.from_value(first),
-            SignedHash.from_value(second),
-        )
-        if message.first.block_hash >= message.second.block_hash:
-            raise DecodeError("evidence names two different blocks, in order of their hashes")
-        halves = (message.first.certificate_hash, message.second.certificate_hash)
-        if offence != Kind.PRE_PREPARE and halves != (ZERO_HASH, ZERO_HASH):
-            raise DecodeError("only PRE-PREPAREs carry certificates")
-        return message
-
-    def encode(self) -> bytes:
-        """Returns the canonical bytes."""
-        return encode(self.to_value())
+        proof = evidence_from_value(value)
+        return cls(proof.offence, proof.height, proof.view, proof.offender, proof.first, proof.second)
 
 
 SignedMessage: TypeAlias = Vote | PrePrepare | Suspect | ViewChange | NewView | Status
@@ -460,11 +402,6 @@ def decode_message(data: bytes) -> Message:
 def signing_preimage(message: SignedMessage, genesis_hash: Hash, validators_hash: Hash) -> bytes:
     """Returns what `message.signature` signs, for the chain and the validator set in force at the message's height."""
     return vote_preimage(genesis_hash, validators_hash, int(message.kind), message.height, message.view, message.digest)
-
-
-def proposal_digest(block_hash: Hash, certificate_hash: Hash) -> Hash:
-    """Returns the digest that a PRE-PREPARE's signature covers: it fixes header, wire hashes and certificate."""
-    return tagged(TAG_CONSENSUS, block_hash, certificate_hash)
 
 
 def certificate_of(votes: Sequence[Vote]) -> Certificate:

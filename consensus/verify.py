@@ -13,17 +13,16 @@ from typing import TypeAlias
 from consensus.messages import (
     Decided,
     Evidence,
-    Kind,
     Message,
     NewView,
     PrePrepare,
     SignedMessage,
     ViewChange,
-    proposal_digest,
     signing_preimage,
 )
-from state.block import verify_certificate, vote_preimage
+from state.block import verify_certificate
 from state.errors import Rejected
+from state.evidence import verify_evidence
 from state.hashing import Hash
 from state.keys import verify_ed25519
 from state.types import Certificate, Height, ValidatorSet
@@ -59,7 +58,7 @@ class _Proof:
         if isinstance(message, Decided):
             self._certificates(message.certificate)
         elif isinstance(message, Evidence):
-            self._evidence(message)
+            verify_evidence(message, self.genesis_hash, self._set_at(message.height), self.verify)
         elif isinstance(message, NewView):
             self._new_view_form(message)
             self._signature(message)
@@ -96,19 +95,6 @@ class _Proof:
                 "signature_invalid",
                 f"{message.kind.name}: the signature is not that of {validators.validators[message.sender].name}",
             )
-
-    def _evidence(self, message: Evidence) -> None:
-        validators = self._set_at(message.height)
-        key = _key(validators, message.offender)
-        for half in (message.first, message.second):
-            digest = half.block_hash
-            if message.offence is Kind.PRE_PREPARE:
-                digest = proposal_digest(half.block_hash, half.certificate_hash)
-            preimage = vote_preimage(
-                self.genesis_hash, validators.hash, int(message.offence), message.height, message.view, digest
-            )
-            if not self.verify(key, preimage, half.signature):
-                raise Rejected("signature_invalid", "evidence: a signature is not that of the validator it accuses")
 
     def _set_at(self, height: Height) -> ValidatorSet:
         validators = self.validators_at(height)

@@ -409,7 +409,7 @@ class Driver:
             self._metrics.observe(m.DECIDE_SECONDS, now - self._accepted_at)
             self._accepted_at = None
         self.feed_input(WorkChanged(self._mempool.has_work()))
-        self.feed_input(Committed(header, certificate, executed.validators_next))
+        self.feed_input(Committed(header, certificate, executed.validators_next, executed.block.evidence))
         if header.next_validators_hash != header.validators_hash:
             self._validators_changed()
         self.on_committed(executed)

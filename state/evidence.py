@@ -95,9 +95,12 @@ class EquivocationProof:
 
 def decode_evidence(data: bytes) -> EquivocationProof:
     """Returns the proof with these canonical bytes, its form checked and its signatures not; raises DecodeError."""
-    kind, offence, height, view, offender, first, second = expect_tuple(
-        decode(data, bytes_max=EVIDENCE_BYTES_MAX), 7, "evidence"
-    )
+    return evidence_from_value(decode(data, bytes_max=EVIDENCE_BYTES_MAX))
+
+
+def evidence_from_value(value: Any) -> EquivocationProof:
+    """Reads the canonical array, its form checked and its signatures not; raises DecodeError."""
+    kind, offence, height, view, offender, first, second = expect_tuple(value, 7, "evidence")
     if type(kind) is not int or kind != MESSAGE_KIND:
         raise DecodeError(f"evidence begins with the kind {MESSAGE_KIND}")
     if type(offence) is not int or offence not in tuple(Offence):

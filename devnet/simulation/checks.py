@@ -258,8 +258,8 @@ class Equivocation(Check):
     def _look(self, machine: Machine, message: Vote | PrePrepare) -> None:
         evidence = machine.core.evidence
         kept = [found for found in evidence if found.offender == message.sender]
-        place = (message.kind, message.height, message.view)
-        if any((found.offence, found.height, found.view) == place for found in kept):
+        place = (int(message.kind), message.height, message.view)
+        if any((int(found.offence), found.height, found.view) == place for found in kept):
             return
         if len(kept) < EVIDENCE_PER_VALIDATOR_MAX and len(evidence) < EVIDENCE_KEPT_MAX:
             what = f"{Kind(message.kind).name}s of validator {message.sender}"

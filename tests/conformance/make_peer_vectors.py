@@ -19,7 +19,6 @@ from consensus.messages import (
     Kind,
     NewView,
     PrePrepare,
-    SignedHash,
     Status,
     Suspect,
     ViewChange,
@@ -34,6 +33,7 @@ from p2p.hello import Greeting, LocalNode, Role, proof_preimage
 from p2p.identity import NodeKey, anchor
 from state.block import Block, evidence_hash, tx_root
 from state.codec import encode
+from state.evidence import Offence, SignedHash
 from state.hashing import TAG_POSSESSION, sha256
 from state.keys import verify_ed25519
 from state.transaction import wire_hash_of
@@ -93,7 +93,7 @@ def half(message: Any) -> SignedHash:
 def evidence(one: Any, other: Any) -> Evidence:
     """The evidence that two contradicting messages make."""
     first, second = sorted((half(one), half(other)), key=lambda item: item.block_hash)
-    return Evidence(one.kind, one.height, one.view, one.sender, first, second)
+    return Evidence(Offence(one.kind), one.height, one.view, one.sender, first, second)
 
 
 def messages() -> list[tuple[str, Any]]:

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus import interface as io
-from consensus.messages import Decided, Evidence, Kind, Message, SignedHash, Status
+from consensus.messages import Decided, Evidence, Kind, Message, Status
 from consensus.records import decode_records
+from state.evidence import Offence, SignedHash
 from state.hashing import ZERO_HASH
 from state.types import Height, View
 
@@ -71,7 +72,7 @@ class Soup:
                 return Decided(self.certificate(Kind.COMMIT, height, view))
         first, second = sorted(block.header.hash for block in self.blocks[height])
         signed = [SignedHash(block_hash, ZERO_HASH, bytes(64)) for block_hash in (first, second)]
-        return Evidence(Kind.COMMIT, Height(height), View(view), forger.index, *signed)
+        return Evidence(Offence.COMMIT, Height(height), View(view), forger.index, *signed)
 
     def view_change(self, forger: Forger, height: int, view: int):
         below = self.certificate(Kind.COMMIT, height - 1, 0) if height > 1 else None

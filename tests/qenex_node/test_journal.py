@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from consensus.interface import Report, ReportKind
-from consensus.messages import Evidence, Kind, SignedHash
+from consensus.messages import Evidence
 from qenex_node import journal as journal_module
 from qenex_node import metrics as m
 from qenex_node.journal import Journal
 from qenex_node.metrics import Metrics
+from state.evidence import Offence, SignedHash
 from state.hashing import ZERO_HASH, sha256
 from state.types import Height, View
 from tests.state.store.store_support import VALIDATORS
@@ -79,7 +80,7 @@ def test_evidence_is_numbered_named_and_bounded(monkeypatch: pytest.MonkeyPatch)
     desk = Desk()
     for number in range(journal_module.EVIDENCE_KEPT + 5):
         first, second = (SignedHash(sha256(bytes([n])), ZERO_HASH, bytes(64)) for n in (1, 2))
-        evidence = Evidence(Kind.PREPARE, Height(number + 1), View(0), 2, first, second)
+        evidence = Evidence(Offence.PREPARE, Height(number + 1), View(0), 2, first, second)
         desk.note(ReportKind.EVIDENCE, "prepare", evidence)
     kept = desk.journal.evidence(0, 10**6)
     assert len(kept) == journal_module.EVIDENCE_KEPT
