@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "light": Entry("cli.commands.light", "Check what a node answers, trusting only the genesis document."),
     "inspect": Entry("cli.commands.inspect", "Serve read-only RPC from a stopped node's data."),
     "export": Entry("cli.commands.export", "Write blocks as a stream for audit, and check one."),
+    "snapshot": Entry("cli.commands.snapshot", "Make, list, prove and restore snapshots of the state."),
     "verify": Entry("cli.commands.verify", "Audit a stopped node's whole chain and state."),
     "rollback": Entry("cli.commands.rollback", "Take the newest block of a stopped node's database back."),
     "recover": Entry("cli.commands.recover", "Let a validator sign again after its vote records were lost."),

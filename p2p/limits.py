@@ -14,6 +14,7 @@ from state.limits import (
     BLOCK_ENCODED_BYTES_MAX,
     BLOCK_TRANSACTIONS_MAX,
     CERTIFICATE_BYTES_MAX,
+    HEADER_BYTES_MAX,
     TRANSACTION_BYTES_MAX,
     VALIDATORS_MAX,
 )
@@ -34,12 +35,16 @@ HASHES_BYTES_MAX: Final = 512 * KIB
 REQUEST_BYTES_MAX: Final = 64
 BODY_BYTES_MAX: Final = BLOCK_ENCODED_BYTES_MAX + 4 * KIB
 BLOCKS_BYTES_MAX: Final = BLOCK_ENCODED_BYTES_MAX + CERTIFICATE_BYTES_MAX + 4 * KIB
+MANIFEST_BYTES_MAX: Final = 4 * MIB + CERTIFICATE_BYTES_MAX + 4 * KIB
+CHUNK_BYTES_MAX: Final = 1 * MIB + 4 * KIB
+LIGHT_BYTES_MAX: Final = 32 * KIB
 
 # Fields.
 NEIGHBOURS_MAX: Final = 256
 HASHES_MAX: Final = 12_000
 TRANSACTIONS_PER_FRAME_MAX: Final = 8_000
 BLOCKS_PER_FRAME_MAX: Final = 512
+SNAPSHOTS_PER_FRAME_MAX: Final = 16
 ADDRESS_LENGTH_MAX: Final = 262
 REASON_LENGTH_MAX: Final = 256
 VOTE_SEEN_BYTES_MAX: Final = 16 * KIB
@@ -110,6 +115,13 @@ _require(
 )
 _require(QUEUE_BYTES_MAX >= 2 * BLOCKS_BYTES_MAX, "a queue takes two of the largest frames")
 _require(ANSWER_QUEUE_BYTES_MAX + BLOCKS_BYTES_MAX <= QUEUE_BYTES_MAX, "an answer that is begun fits the queue")
+_require(
+    ANSWER_QUEUE_BYTES_MAX + max(MANIFEST_BYTES_MAX, CHUNK_BYTES_MAX) <= QUEUE_BYTES_MAX, "so does one of a snapshot"
+)
+_require(
+    LIGHT_BYTES_MAX >= HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + VALIDATORS_MAX * 160 + FRAME_OVERHEAD_BYTES,
+    "a frame holds a header with its certificate and the largest validator set",
+)
 _require(WRITE_BYTES_MAX < QUEUE_BYTES_MAX, "a write is a part of the queue")
 _require(NEIGHBOURS_MAX * 34 + FRAME_OVERHEAD_BYTES <= PEERS_BYTES_MAX, "all neighbours fit one PEERS frame")
 _require(HASHES_MAX * 34 + FRAME_OVERHEAD_BYTES <= HASHES_BYTES_MAX, "all hashes fit one frame")

@@ -48,6 +48,11 @@ class Kind(IntEnum):
       TRANSACTIONS. TX_HELD: transactions that a validator holds from now on; the node's own value.
     - BODY_REQUEST block hash: answered by BODY, the block's bytes, if it is there.
     - BLOCK_REQUEST [first height, count]: answered by BLOCKS [[block, certificate] ...], as many as fit, in order.
+    - SNAPSHOTS_REQUEST least height: answered by SNAPSHOTS [[height, manifest hash] ...], those that the sender has.
+    - MANIFEST_REQUEST manifest hash: answered by MANIFEST [that hash, manifest, certificate], all bytes.
+    - CHUNK_REQUEST [manifest hash, number]: answered by CHUNK [that hash, that number, chunk], the chunk as bytes.
+    - LIGHT_REQUEST height: answered by LIGHT [that height, light block as bytes].
+      What the answerer of these three has not is answered with empty bytes.
     """
 
     HELLO = 1
@@ -66,6 +71,14 @@ class Kind(IntEnum):
     BODY = 14
     BLOCK_REQUEST = 15
     BLOCKS = 16
+    SNAPSHOTS_REQUEST = 17
+    SNAPSHOTS = 18
+    MANIFEST_REQUEST = 19
+    MANIFEST = 20
+    CHUNK_REQUEST = 21
+    CHUNK = 22
+    LIGHT_REQUEST = 23
+    LIGHT = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +127,7 @@ def _two_integers(body: Any) -> None:
 
 
 def _hash(body: Any) -> None:
-    if type(body) is not bytes or len(body) != 32:
+    if not _is_hash(body):
         raise DecodeError("the body must be a hash of 32 bytes")
 
 
@@ -144,6 +157,42 @@ def _blocks(body: Any) -> None:
             raise DecodeError("every item must be [block, certificate]")
 
 
+def _snapshots(body: Any) -> None:
+    _array(body, limits.SNAPSHOTS_PER_FRAME_MAX)
+    for item in body:
+        if type(item) is not tuple or len(item) != 2 or type(item[0]) is not int or not _is_hash(item[1]):
+            raise DecodeError("every item must be [height, manifest hash]")
+
+
+def _manifest(body: Any) -> None:
+    if type(body) is not tuple or len(body) != 3 or not _is_hash(body[0]) or not _are_bytes(body[1:]):
+        raise DecodeError("the body must be [manifest hash, manifest, certificate]")
+
+
+def _chunk_request(body: Any) -> None:
+    if type(body) is not tuple or len(body) != 2 or not _is_hash(body[0]) or type(body[1]) is not int:
+        raise DecodeError("the body must be [manifest hash, number]")
+
+
+def _chunk(body: Any) -> None:
+    if type(body) is not tuple or len(body) != 3 or not _are_bytes(body[2:]):
+        raise DecodeError("the body must be [manifest hash, number, chunk]")
+    _chunk_request(body[:2])
+
+
+def _light(body: Any) -> None:
+    if type(body) is not tuple or len(body) != 2 or type(body[0]) is not int or type(body[1]) is not bytes:
+        raise DecodeError("the body must be [height, light block]")
+
+
+def _is_hash(value: Any) -> bool:
+    return type(value) is bytes and len(value) == 32
+
+
+def _are_bytes(values: tuple[Any, ...]) -> bool:
+    return all(type(value) is bytes for value in values)
+
+
 _KIB, _MIB = limits.KIB, limits.MIB
 _RARE: Final = Budget(5, 20, 64 * _KIB, 256 * _KIB)
 _VOTES: Final = Budget(5_000, 20_000, 16 * _MIB, 64 * _MIB)
@@ -153,6 +202,8 @@ _ASK: Final = Budget(500, 2_000, 256 * _KIB, 1 * _MIB)
 # An answer is read from disk and may be a megabyte: a correct asker waits for one before it asks for the next.
 _ASK_BLOCKS: Final = Budget(16, 64, 4 * _KIB, 16 * _KIB)
 _ANSWER: Final = Budget(500, 2_000, 128 * _MIB, 256 * _MIB)
+# How fast chunks are read for all who ask is bounded where they are served.
+_ASK_CHUNKS: Final = Budget(128, 256, 16 * _KIB, 32 * _KIB)
 
 KINDS: Final = {
     rule.kind: rule
@@ -173,6 +224,14 @@ KINDS: Final = {
         KindRule(Kind.BODY, limits.BODY_BYTES_MAX, Lane.BLOCKS, _ANSWER, _blob),
         KindRule(Kind.BLOCK_REQUEST, limits.REQUEST_BYTES_MAX, Lane.SYNC, _ASK_BLOCKS, _two_integers),
         KindRule(Kind.BLOCKS, limits.BLOCKS_BYTES_MAX, Lane.SYNC, _ANSWER, _blocks),
+        KindRule(Kind.SNAPSHOTS_REQUEST, limits.REQUEST_BYTES_MAX, Lane.SYNC, _RARE, _integer),
+        KindRule(Kind.SNAPSHOTS, limits.REJECT_BYTES_MAX, Lane.SYNC, _RARE, _snapshots),
+        KindRule(Kind.MANIFEST_REQUEST, limits.REQUEST_BYTES_MAX, Lane.SYNC, _RARE, _hash),
+        KindRule(Kind.MANIFEST, limits.MANIFEST_BYTES_MAX, Lane.SYNC, _ANSWER, _manifest),
+        KindRule(Kind.CHUNK_REQUEST, limits.REQUEST_BYTES_MAX, Lane.SYNC, _ASK_CHUNKS, _chunk_request),
+        KindRule(Kind.CHUNK, limits.CHUNK_BYTES_MAX, Lane.SYNC, _ANSWER, _chunk),
+        KindRule(Kind.LIGHT_REQUEST, limits.REQUEST_BYTES_MAX, Lane.SYNC, _ASK_BLOCKS, _integer),
+        KindRule(Kind.LIGHT, limits.LIGHT_BYTES_MAX, Lane.SYNC, _ANSWER, _light),
     )
 }
 if set(KINDS) != set(Kind):

@@ -26,9 +26,13 @@ from state.errors import InvariantError, Rejected
 from state.execution import ExecutedBlock, Executor
 from state.store import Store
 from state.transaction import Transaction, decode_transaction
-from state.types import Certificate, Hash
+from state.types import Certificate, Hash, Header
 
 Way = Literal["consensus", "sync"]
+
+
+def _nobody(header: Header) -> None:
+    """Where nobody wants to be told."""
 
 
 class Commits:
@@ -49,6 +53,8 @@ class Commits:
     ) -> None:
         """Takes the node's parts; `on_committed` is set by the driver before anything is committed."""
         self.on_committed: Callable[[ExecutedBlock, Certificate], None]
+        self.on_head: Callable[[Header], None] = _nobody
+        """Told of each block with the store at its height, before anybody else is."""
         self._store = store
         self._executor = executor
         self._mempool = mempool
@@ -91,6 +97,7 @@ class Commits:
             self._store.advance(prepared)
             self._executor.committed(executed)
             self._executed.clear()
+            self.on_head(header)
             self._settle(executed, certificate, way)
 
     def _check_same(self, block: Block) -> None:

@@ -295,6 +295,33 @@ class StorageSection:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotsSection:
+    """Snapshots of the state, by which new nodes join without executing the whole chain."""
+
+    interval_heights: int = _key(
+        20_000,
+        "A snapshot is made at each height that this divides; the same on all nodes, so that several serve the same "
+        "one. 0 makes none.",
+        unit="heights",
+        high=2**40,
+    )
+    keep: int = _key(2, "How many of the newest are kept.", low=1, high=100)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSection:
+    """How a node that is behind catches up."""
+
+    snapshot_gap_heights: int = _key(
+        20_000,
+        "How far behind a node must be to begin anew with a peer's snapshot, without the blocks up to it. 0 fetches "
+        "every block; an archive (storage.keep_heights = 0) always does.",
+        unit="heights",
+        high=2**40,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LoggingSection:
     """What it says, on standard error."""
 
@@ -316,6 +343,8 @@ class Config:
     consensus: ConsensusSection = ConsensusSection()
     mempool: MempoolSection = MempoolSection()
     storage: StorageSection = StorageSection()
+    snapshots: SnapshotsSection = SnapshotsSection()
+    sync: SyncSection = SyncSection()
     logging: LoggingSection = LoggingSection()
 
     @property

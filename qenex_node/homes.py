@@ -8,6 +8,7 @@
     keys/validator.unused   stands until vote records are created for that key
     validator.card.json     the public card that other institutions need (validators only)
     data/                   the database: chain, state, vote records
+    snapshots/              snapshots of the state, made here or fetched
 
 Vote records are created once, with the key's first chain, and `start` never creates them. `keys/validator.unused` says
 that the key has not signed yet: a home whose database was lost lacks it, gets its database back without vote records,
@@ -72,6 +73,11 @@ class Home:
     def data(self) -> Path:
         """The database."""
         return self.path / "data"
+
+    @property
+    def snapshots(self) -> Path:
+        """The snapshots."""
+        return self.path / "snapshots"
 
 
 @dataclass(frozen=True)

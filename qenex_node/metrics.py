@@ -81,6 +81,9 @@ FINALITY_SECONDS: Final = _histogram(
 )
 STATE_OLDEST_HEIGHT: Final = _gauge("state_oldest_height", "The oldest height whose state can be proved.")
 STATE_PRUNED: Final = _counter("state_pruned_nodes", "Tree nodes removed by pruning.")
+SNAPSHOT_HEIGHT: Final = _gauge("snapshot_height", "Height of the newest snapshot that is kept here.")
+SNAPSHOT_SECONDS: Final = _gauge("snapshot_seconds", "How long the newest one that was made here took.")
+SNAPSHOT_SERVED: Final = _counter("snapshot_served_bytes", "Bytes of snapshots sent to peers.")
 STORE_BYTES: Final = _gauge("store_bytes", "Size of the database's files.")
 DISK_FREE_BYTES: Final = _gauge("disk_free_bytes", "Free space where the database lies.")
 

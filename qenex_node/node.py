@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ from qenex_node.leftout import LeftOut
 from qenex_node.logs import Log, set_level
 from qenex_node.mempool import Mempool
 from qenex_node.metrics import Metrics, Reading, RpcCounters, clock_offsets, disk_source, p2p_source, process_source
-from qenex_node.options import mempool_limits, rpc_limits, store_options
+from qenex_node.options import mempool_limits, rpc_limits, snapshot_options, state_sync_options, store_options
 from qenex_node.peering import Peering
 from qenex_node.proposals import Proposals
 from qenex_node.restored import core_config, restored_from
@@ -47,6 +47,8 @@ from qenex_node.rpc.feed import Feed
 from qenex_node.rpc.methods import registry as rpc_registry
 from qenex_node.rpc.server import RpcServer, open_listeners
 from qenex_node.rpc.view import Reason
+from qenex_node.snapshots import Snapshots
+from qenex_node.statesync import StateSync
 from qenex_node.sync import BlockSync
 from qenex_node.view import View
 from state.errors import Rejected
@@ -54,12 +56,15 @@ from state.execution import ExecutedBlock, Executor
 from state.keys import verify_ed25519
 from state.ledger import Ledger
 from state.store import Store
+from state.store.snapshots import carry_votes
 from state.types import Hash
 
 log = Log("qenex.node")
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 SWITCH_SECONDS: Final = 0.001
+_SIGNALS_SECONDS: Final = 0.02
+_STOPPING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ class Node:
         self._fates = Fates()
         self.feed = Feed()
         self._votes_missing = self._key is not None and self.store.votes_owner != self._key
+        self.restored = False
+        """Whether state sync has made a new database, which takes the place of this one when the node is closed."""
         self._join_parts(genesis.parameters.drift_ms, genesis.parameters.block_units_max)
         self._validators = self.store.validators
         self._peering = Peering(lambda: self.executor.state, keys.node.public, config)
@@ -106,6 +113,7 @@ class Node:
         self.driver.on_committed = self._committed
         self._peering.network = self.network
         self._peering.dial()
+        self._state_sync.network = self.network
 
     def _join_parts(self, drift_ms: int, units_max: int) -> None:
         context, now_ms = self.executor.context, self._clock.now_ms
@@ -151,6 +159,7 @@ class Node:
         self.sync = BlockSync(
             self.store, context.genesis_hash, lambda block, cert: self._commits.certified(block, cert, "sync")
         )
+        self._join_snapshots()
         self._journal = Journal(self.metrics, now_ms, trio.current_time)
         self.driver = Driver(
             context=context,
@@ -178,6 +187,20 @@ class Node:
             now_ms=now_ms,
             min_free_bytes=self.config.storage.min_free_bytes,
         )
+
+    def _join_snapshots(self) -> None:
+        self._snapshots = Snapshots(self._home.home.snapshots, self.store, self.metrics, snapshot_options(self.config))
+        self._state_sync = StateSync(
+            store=self.store,
+            genesis=self._home.genesis,
+            sync=self.sync,
+            snapshots=self._snapshots,
+            store_options=store_options(self.config),
+            options=state_sync_options(self.config),
+        )
+        self._commits.on_head = self._snapshots.on_committed
+        # A chain that is being fetched passes many heights that others have made snapshots of long ago.
+        self._snapshots.catching_up = lambda: self._state_sync.active or self.sync.syncing
 
     def _make_replica(self) -> Replica:
         config = core_config(self.config, self._home.genesis, self._key)
@@ -244,6 +267,7 @@ class Node:
     def on_disconnected(self, peer: Peer, reason: str) -> None:
         """A peer is gone."""
         self.driver.on_disconnected(peer)
+        self._state_sync.on_disconnected(peer)
         self.feed.changed()
 
     def on_message(self, peer: Peer, kind: Kind, body: Any, raw: bytes) -> None:
@@ -270,12 +294,36 @@ class Node:
             case Kind.STATUS:
                 self.sync.note_height(peer, body)
             case _:
+                self._on_snapshot_message(peer, kind, body)
+
+    def _on_snapshot_message(self, peer: Peer, kind: Kind, body: Any) -> None:
+        match kind:
+            case Kind.SNAPSHOTS_REQUEST:
+                self._snapshots.on_snapshots_request(peer, body)
+            case Kind.MANIFEST_REQUEST:
+                self._snapshots.on_manifest_request(peer, body)
+            case Kind.CHUNK_REQUEST:
+                self._snapshots.on_chunk_request(peer, *body)
+            case Kind.LIGHT_REQUEST:
+                self._snapshots.on_light_request(peer, body)
+            case Kind.SNAPSHOTS:
+                self._state_sync.on_snapshots(peer, body)
+            case Kind.MANIFEST:
+                self._state_sync.on_manifest(peer, *body)
+            case Kind.CHUNK:
+                self._state_sync.on_chunk(peer, *body)
+            case Kind.LIGHT:
+                self._state_sync.on_light(peer, *body)
+            case _:
                 raise Rejected("unexpected", f"{kind.name} has no meaning here")
 
     # Running
 
     async def run(self, started: Callable[[Addresses], None] | None = None) -> None:
-        """Runs the node until cancelled, or until SIGTERM or SIGINT; raises what halts it."""
+        """Runs the node until cancelled, until SIGTERM or SIGINT, or until it has a new database to begin anew with.
+
+        Raises what halts it.
+        """
         section = self.config
         rpc_listeners = await open_listeners(section.rpc.host, section.rpc.port)
         metrics_listeners = (
@@ -297,6 +345,9 @@ class Node:
             nursery.start_soon(self.driver.run)
             nursery.start_soon(self.sync.run)
             nursery.start_soon(self._housekeeping.run)
+            nursery.start_soon(self._snapshots.run)
+            self._state_sync.on_restored = lambda: self._begin_anew(nursery.cancel_scope)
+            nursery.start_soon(self._state_sync.run)
             nursery.start_soon(server.serve, rpc_listeners)
             if metrics_listeners:
                 nursery.start_soon(serve_metrics, metrics_listeners, self.metrics.render)
@@ -317,9 +368,21 @@ class Node:
             if started is not None:
                 started(where)
 
+    def _begin_anew(self, scope: trio.CancelScope) -> None:
+        self.restored = True
+        scope.cancel()
+
     def close(self) -> None:
-        """Closes the database."""
-        self.store.close()
+        """Closes the database; one that was made by state sync takes its place, with the votes that were given here."""
+        if self.restored:
+            try:
+                carry_votes(self.store.database)
+            except BaseException:
+                self.store.close()
+                raise
+            self.store.give_way()
+        else:
+            self.store.close()
 
     async def _keep_signals(
         self, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -328,13 +391,14 @@ class Node:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self._reload()
+                    self.reload()
                     continue
                 log.info("stopping", signal=signal.Signals(number).name)
                 scope.cancel()
                 return
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
+        """Reads the configuration again; what it may not change while the node runs is named and left."""
         try:
             change = reloaded(self.config, load(self._home.home.config_file))
             self._peering.reload(change.config)
@@ -462,8 +526,30 @@ async def run_node(
     `clock_offset_ms` sets its clock apart, for test networks. `started` is told where it listens.
     Raises Rejected for what an operator can mend, StoreError and InvariantError for what halts the node.
     """
-    node = Node(home, keys, WallClock(clock_offset_ms))
-    try:
-        await node.run(started)
-    finally:
-        node.close()
+    clock = WallClock(clock_offset_ms)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        heard: frozenset[int] = frozenset()
+        while not heard & _STOPPING:
+            node = Node(home, keys, clock)
+            try:
+                if signal.SIGHUP in heard:
+                    node.reload()
+                await node.run(started)
+            finally:
+                node.close()
+            if not node.restored:
+                return
+            heard = await _heard(signals)
+            log.info("beginning anew with the state of a snapshot")
+            # What the node before was made of may be collected now.
+            del node
+            gc.unfreeze()
+
+
+async def _heard(signals: AsyncIterator[int]) -> frozenset[int]:
+    """Returns the signals that came while no node ran to hear them."""
+    heard: set[int] = set()
+    with trio.move_on_after(_SIGNALS_SECONDS):
+        async for number in signals:
+            heard.add(number)
+    return frozenset(heard)

@@ -12,6 +12,8 @@ from qenex_node.mempool import MempoolLimits
 from qenex_node.rpc.limits import RpcLimits
 
 if TYPE_CHECKING:
+    from qenex_node.snapshots import SnapshotOptions
+    from qenex_node.statesync import StateSyncOptions
     from state.store import StoreOptions
 
 
@@ -27,6 +29,22 @@ def store_options(config: Config) -> StoreOptions:
         cache_bytes=section.cache_bytes,
         write_buffer_bytes=section.write_buffer_bytes,
     )
+
+
+def snapshot_options(config: Config) -> SnapshotOptions:
+    """Returns what the configuration says about snapshots."""
+    from qenex_node.snapshots import SnapshotOptions
+
+    section = config.snapshots
+    return SnapshotOptions(section.interval_heights, section.keep, config.storage.min_free_bytes)
+
+
+def state_sync_options(config: Config) -> StateSyncOptions:
+    """Returns how a node that is behind uses them: an archive, which is to have every block, never does."""
+    from qenex_node.statesync import StateSyncOptions
+
+    gap_heights = config.sync.snapshot_gap_heights if config.storage.keep_heights else 0
+    return StateSyncOptions(gap_heights, config.storage.min_free_bytes)
 
 
 def mempool_limits(config: Config) -> MempoolLimits:

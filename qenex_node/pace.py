@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import trio
 
 from state.slices import Slices
+from state.store.snapshots.work import Work
 
 T = TypeVar("T")
 
@@ -49,3 +50,33 @@ async def drive(work: Slices[T]) -> T:
                 await pace.rest()
     finally:
         work.close()
+
+
+async def drive_work(work: Work[T], share: float = 1.0) -> T:
+    """Runs work that also waits for the disk, in slices as `drive` does and with the rest in a worker thread.
+
+    `share` is how much of the loop's time it may take at most, from above 0 to 1: it rests between the slices.
+    """
+    pace = Pace()
+    try:
+        blocking = next(work)
+        while True:
+            try:
+                if blocking is not None:
+                    await trio.to_thread.run_sync(blocking)
+                elif pace.tired:
+                    await _rest(pace, share)
+            except BaseException as error:
+                blocking = work.throw(error)
+            else:
+                blocking = next(work)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        work.close()
+
+
+async def _rest(pace: Pace, share: float) -> None:
+    if share < 1.0:
+        await trio.sleep(SLICE_SECONDS * (1 / share - 1))
+    await pace.rest()

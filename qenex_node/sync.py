@@ -82,6 +82,8 @@ class BlockSync:
         self._shunned: dict[str, float] = {}
         self._span = RANGE_BLOCKS_MAX
         self.paused = False
+        self.held = False
+        """While state sync tries to be quicker; see qenex_node/statesync.py."""
         self.syncing = False
         self._proven_height = 0
 
@@ -111,6 +113,11 @@ class BlockSync:
     def resume(self) -> None:
         """Goes on after `pause`."""
         self.paused = False
+        self._noted.set()
+
+    def release(self) -> None:
+        """Goes on after it was held."""
+        self.held = False
         self._noted.set()
 
     def hurry(self, height: int) -> None:
@@ -184,7 +191,7 @@ class BlockSync:
         now = trio.current_time()
         self._shunned = {peer_id: until for peer_id, until in self._shunned.items() if until > now}
         head = self._chain.head.height
-        if self.paused:
+        if self.paused or self.held:
             return []
         return [p for p in self.network.connected() if p.height > head and p.id not in self._shunned]
 
@@ -240,7 +247,7 @@ class BlockSync:
                 return
             if block.header.height <= self._chain.head.height:
                 continue
-            if self.paused:
+            if self.paused or self.held:
                 return
             await self._commit(block, certificate)
 

@@ -29,7 +29,9 @@ def command(context: click.Context, scratch: Path | None) -> None:
     """Audit a stopped node's whole chain and state.
 
     Executes every block again from the genesis document, proving every signature and certificate, and compares all
-    records byte for byte. Nothing is repaired; whatever is not as it must be is named.
+    records byte for byte. Nothing is repaired; whatever is not as it must be is named. A node that was restored from a
+    snapshot is audited from that height, its `base`, on: by executing again if the snapshot is still kept, otherwise by
+    the certificates.
     """
     from qenex_node.homes import open_home
     from state.ledger import Ledger
@@ -42,6 +44,7 @@ def command(context: click.Context, scratch: Path | None) -> None:
         node_home.genesis,
         Ledger(),
         state_file=node_home.state_file,
+        snapshots=node_home.home.snapshots,
         scratch=scratch,
         progress=_Progress(),
     )
@@ -49,6 +52,7 @@ def command(context: click.Context, scratch: Path | None) -> None:
     document: dict[str, JsonValue] = {
         "ok": report.ok,
         "complete": report.complete,
+        "base": report.base,
         "head": report.head,
         "executed_to": report.height,
         "transactions": report.transactions,

@@ -92,6 +92,7 @@ class Audit:
     ) -> None:
         """Takes the nodes that run, what was sent, and what the accounts had at `begin_height`."""
         self._targets = targets
+        self._reader = targets[0]
         self._book = book
         self._terms = terms
         self._addresses = addresses
@@ -103,6 +104,7 @@ class Audit:
     async def run(self) -> Findings:
         """Reads and compares everything; raises TransportError if a node stops answering."""
         await self._agree_on_head()
+        await self._choose_reader()
         seen = await self._read_ids()
         committed = self._account_for(seen)
         await self._compare_holdings(committed)
@@ -132,11 +134,22 @@ class Audit:
         if len(set(headers.values())) > 1:
             findings.problems.append(f"the nodes do not have the same block at height {findings.height}: {headers}")
 
+    async def _choose_reader(self) -> None:
+        """Takes a node that has all blocks since the load began: one that was restored from a snapshot has not."""
+        if self.findings.height == self._begin_height:
+            return
+        for target in self._targets:
+            (block,) = await target.read([("qenex_getBlock", [self._begin_height + 1, "header"])])
+            if block is not None:
+                self._reader = target
+                return
+        self.findings.problems.append("no node has all blocks since the load began")
+
     async def _read_ids(self) -> dict[str, int]:
         """Returns how often each of our ids stands in the chain since the load began."""
         entries, seen = self._book.entries, dict[str, int]()
         findings = self.findings
-        async for block in _blocks(self._targets[0], self._begin_height + 1, findings.height):
+        async for block in _blocks(self._reader, self._begin_height + 1, findings.height):
             findings.blocks += 1
             for tx_id in block:
                 if tx_id in entries:
@@ -195,7 +208,7 @@ class Audit:
 
     async def _failed(self, committed: Sequence[Entry]) -> set[str]:
         calls = [("qenex_getReceipt", [entry.signed.id]) for entry in committed]
-        receipts = await self._targets[0].read(calls)
+        receipts = await self._reader.read(calls)
         return {entry.signed.id for entry, told in zip(committed, receipts, strict=True) if told["code"] != "ok"}
 
 

@@ -160,6 +160,12 @@ class Store:
         self._view.close()
         self.database.close()
 
+    def give_way(self) -> None:
+        """Closes the database and lets the new one beside it take its place; see state/store/replacement.py."""
+        self._pruner.stop()
+        self._view.close()
+        self.database.give_way()
+
     # What is checked at opening
 
     def _check_rule(self) -> Rule:

@@ -317,6 +317,14 @@ def frames() -> Any:
         (kinds.BLOCK_REQUEST, (1, 64), None),
         (kinds.BLOCKS, (), None),
         (kinds.BLOCKS, ((block.encoded, COMMITTED.encode()),), None),
+        (kinds.SNAPSHOTS_REQUEST, 20_000, None),
+        (kinds.SNAPSHOTS, ((40_000, sha256(b"newer")), (20_000, sha256(b"older"))), None),
+        (kinds.MANIFEST_REQUEST, sha256(b"newer"), None),
+        (kinds.MANIFEST, (sha256(b"newer"), b"", b""), None),
+        (kinds.CHUNK_REQUEST, (sha256(b"newer"), 3), None),
+        (kinds.CHUNK, (sha256(b"newer"), 3, encode((b"state key", b"value"))), None),
+        (kinds.LIGHT_REQUEST, 1, None),
+        (kinds.LIGHT, (1, encode((FIRST.to_value(), COMMITTED.to_value(), VALIDATORS.to_value()))), None),
     ]
     return [
         {
@@ -342,7 +350,7 @@ def refused_frames() -> Any:
         ("a length that no kind allows", "frame_oversize", (wire.PAYLOAD_BYTES_MAX + 1).to_bytes(4, "big")),
         ("a PING above its bound", "frame_oversize", (65).to_bytes(4, "big") + b"\x92\x04"),
         ("no array of two or three", "frame_malformed", framed(4, 1, bytes(8), 0)),
-        ("an unknown kind", "frame_malformed", framed(17, 0)),
+        ("an unknown kind", "frame_malformed", framed(25, 0)),
         ("a HELLO after the greeting", "frame_unexpected", framed(1, 0)),
         ("a PING with text", "frame_malformed", framed(4, "1")),
         ("a PING in a longer form", "frame_malformed", b"\0\0\0\4\x92\x04\xcc\x01"),

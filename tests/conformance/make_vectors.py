@@ -28,6 +28,7 @@ from state.tree.hashes import root_of
 from state.tree.prove import prove
 from state.tree.update import update
 from state.types import Certificate, ChainContext, Header, Validator, ValidatorSet
+from tests.conformance.snapshot_vectors import snapshot_vectors
 
 DIRECTORY = Path(__file__).parent / "vectors"
 LEDGER = Ledger()
@@ -663,7 +664,13 @@ MAKERS = {
     "blocks": blocks,
     "proofs": proofs,
     "light": light,
+    "snapshots": lambda: snapshot_vectors(_light_header(9, sha256(b"parent"), *_two_sets()), *_two_sets()),
 }
+
+
+def _two_sets() -> tuple[ValidatorSet, ValidatorSet]:
+    first = GENESIS.validators
+    return first, ValidatorSet.of((*first.validators[1:], _validator("eve")))
 
 
 def text_of(name: str) -> str:

@@ -9,7 +9,7 @@ from consensus import messages
 from p2p import counters, limits, wire
 from p2p.flood import SeenCache
 from p2p.hello import NONCE_BYTES, PROTOCOL_VERSION
-from qenex_node import gossip, sync
+from qenex_node import gossip, snapshots, statesync, sync
 from qenex_node.client import forms
 from qenex_node.rpc import render, schemas
 from qenex_node.rpc.params import STATE_KEY
@@ -74,6 +74,7 @@ def test_there_are_no_other_kinds_and_lanes():
         (wire.Kind.TX_ANNOUNCE, limits.HASHES_MAX),
         (wire.Kind.TX_REQUEST, limits.HASHES_MAX),
         (wire.Kind.BLOCKS, limits.BLOCKS_PER_FRAME_MAX),
+        (wire.Kind.SNAPSHOTS, limits.SNAPSHOTS_PER_FRAME_MAX),
     ],
 )
 def test_bounds_of_lists_stand_in_the_table(kind, bound):
@@ -111,6 +112,11 @@ def test_bounds_of_lists_stand_in_the_table(kind, bound):
         f"at most {sync.RANGE_BLOCKS_MAX}, and after the first no more than fit into {sync.RANGE_BYTES_MAX} bytes",
         f"waited for {sync.ANSWER_SECONDS_MAX:g} s",
         f"at most {messages.MESSAGE_BYTES_MAX} bytes",
+        f"{snapshots.REQUESTS_PER_PEER_MAX} requests for chunks of one peer wait",
+        f"{snapshots.SERVED_BYTES_PER_SECOND} bytes of chunks a second",
+        f"at most {statesync.CHUNKS_PER_PEER_MAX} chunks under way from one peer",
+        f"and {statesync.CHUNKS_UNDER_WAY_MAX} in all; an answer is waited for {statesync.ANSWER_SECONDS_MAX:g} s",
+        f"a chunk that takes more than {statesync.HEDGE_SECONDS:g} s",
         f"below {VALIDATORS_MAX}. Heights begin at 1; heights and views are below 2^64 - 1",
         f"A signature is {messages.SIGNATURE_BYTES} bytes",
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from qenex_node.client.errors import VerificationFailed
 from qenex_node.client.light import LightBlock, LightClient, TrustedHeader, verify_skipping
-from state import rfc6962
+from state import rfc6962, slices
 from state.address import from_text, to_text
 from state.block import Block, evidence_hash, tx_root, verify_certificate, vote_preimage
 from state.codec import decode, decode_amount, encode, encode_amount
@@ -19,6 +19,8 @@ from state.ledger import Account, Asset, Event, Ledger, Receipt
 from state.ledger.account import account_key, balance_key, decode_balance, encode_balance
 from state.ledger.asset import asset_key
 from state.ledger.fields import POLICY
+from state.store.snapshots import Manifest, Snapshot, prove_chunk
+from state.store.snapshots.manifest import encode_chunk
 from state.transaction import (
     Authorisation,
     assemble,
@@ -54,6 +56,7 @@ def ids(entries):
 CODEC, AMOUNTS, KEYS, ADDRESSES = load("codec"), load("amounts"), load("keys"), load("addresses")
 GENESIS, TRANSACTIONS, RECEIPTS = load("genesis"), load("transactions"), load("receipts")
 RECORDS, BLOCKS, PROOFS, LIGHT = load("records"), load("blocks"), load("proofs"), load("light")
+SNAPSHOTS = load("snapshots")["snapshots"]
 DOCUMENT = Genesis.from_json(GENESIS["document"])
 
 
@@ -364,3 +367,38 @@ def test_light_blocks_lead_from_genesis_to_the_last_height():
     assert last == chain[-1]
     for block in chain:
         assert LightBlock.from_value(block.to_value()) == block
+
+
+@pytest.mark.parametrize("entry", SNAPSHOTS, ids=ids(SNAPSHOTS))
+def test_snapshots(entry):
+    manifest = Manifest.decode(raw(entry["manifest"]))
+    assert (manifest.encoded, manifest.hash) == (raw(entry["manifest"]), raw(entry["manifest_hash"]))
+    found = {}
+    for chunk, data in zip(manifest.chunks, entry["chunks"], strict=True):
+        leaves = slices.run(prove_chunk(chunk, raw(data)))
+        assert encode_chunk(leaves) == raw(data)
+        found |= {key: value for _, key, value in leaves}
+    assert found == {raw(record["key"]): raw(record["value"]) for record in entry["state"]}
+
+
+@pytest.mark.parametrize("entry", SNAPSHOTS, ids=ids(SNAPSHOTS))
+def test_snapshots_are_made_as_the_vectors_say(entry, tmp_path, monkeypatch):
+    from state.store.database import Database
+    from state.store.keys import STATE, seal
+    from state.store.snapshots import make_snapshot, manifest, run
+
+    monkeypatch.setattr(manifest, "CHUNK_BYTES_MAX", entry["chunk_bytes_max"])
+    said = Manifest.decode(raw(entry["manifest"]))
+    database = Database.create(tmp_path / "state", durable=False)
+    batch = database.batch()
+    for record in entry["state"]:
+        key = STATE + raw(record["key"])
+        batch.put(key, seal(key, raw(record["value"])))
+    database.write(batch)
+    certificate = Certificate(2, said.header.height, 0, said.header.hash, ())
+    sets = (said.validators, said.validators_next)
+    run(make_snapshot(database.view(), tmp_path / "out", said.header, certificate, *sets, state_bytes=0))
+    made = Snapshot.open(tmp_path / "out" / f"{said.header.height:012}")
+    database.close()
+    assert made.manifest.encoded == raw(entry["manifest"])
+    assert [made.read_chunk(chunk.number) for chunk in made.manifest.chunks] == list(map(raw, entry["chunks"]))

@@ -41,6 +41,14 @@ SAMPLES: list[tuple[Kind, Any]] = [
     (Kind.BODY, b"body"),
     (Kind.BLOCK_REQUEST, (10, 100)),
     (Kind.BLOCKS, ((b"block", b"certificate"),)),
+    (Kind.SNAPSHOTS_REQUEST, 10),
+    (Kind.SNAPSHOTS, ((20, HASH),)),
+    (Kind.MANIFEST_REQUEST, HASH),
+    (Kind.MANIFEST, (HASH, b"manifest", b"certificate")),
+    (Kind.CHUNK_REQUEST, (HASH, 3)),
+    (Kind.CHUNK, (HASH, 3, b"chunk")),
+    (Kind.LIGHT_REQUEST, 9),
+    (Kind.LIGHT, (9, b"light block")),
 ]
 
 
