@@ -46,28 +46,20 @@ from consensus.interface import (
     WorkChanged,
 )
 from consensus.messages import (
-    Decided,
-    Evidence,
-    Message,
-    NewView,
     PrePrepare,
-    Status,
     ViewChange,
     Vote,
-    decode_message,
     encode_message,
 )
 from consensus.replica import Replica
-from consensus.verify import verify_message
-from p2p.conduct import Bucket
 from p2p.network import Network
 from p2p.peer import Peer
 from p2p.wire import Kind
 from qenex_node import metrics as m
 from qenex_node.bodies import Bodies
 from qenex_node.commits import Commits
-from qenex_node.effort import signatures_in
 from qenex_node.gossip import Gossip
+from qenex_node.inbox import Inbox
 from qenex_node.journal import Journal
 from qenex_node.leftout import LeftOut
 from qenex_node.logs import Log
@@ -77,18 +69,15 @@ from qenex_node.outbox import Outbox
 from qenex_node.proposals import Proposals, Verdict
 from qenex_node.reach import LOST_SECONDS, Reach
 from qenex_node.rpc.feed import Feed
+from qenex_node.suspicions import Suspicions
 from qenex_node.sync import BlockSync
 from state.block import Block
 from state.errors import InvariantError, Rejected
 from state.execution import ExecutedBlock
 from state.store import Store, VoteBatch
-from state.types import Certificate, ChainContext, Hash, Height, ValidatorSet
+from state.types import Certificate, ChainContext, Hash, ValidatorSet
 
 log = Log("qenex.consensus")
-
-PRIMARY_UNREACHABLE: Final = "primary_unreachable"
-SIGNATURES_PER_SECOND: Final = 4_000
-SIGNATURES_BURST: Final = 20_000
 
 
 def monotonic_ms() -> int:
@@ -141,7 +130,6 @@ class Driver:
         self.network: Network
         self.nursery: trio.Nursery
         self.paused = False
-        self._context = context
         self._replica = replica
         self._key = key
         self._store = store
@@ -165,9 +153,20 @@ class Driver:
         self._accepted_at: float | None = None
         self._reach = Reach()
         self.on_committed: Callable[[ExecutedBlock], None] = lambda executed: None
-        self._left_out_reason: str | None = None
-        self._complaint: str | None = None
-        self._efforts: dict[str, Bucket] = {}
+        self.inbox = Inbox(
+            genesis_hash=context.genesis_hash,
+            store=store,
+            network=lambda: self.network,
+            reach=self._reach,
+            metrics=metrics,
+            note_height=sync.note_height,
+        )
+        self._suspicions = Suspicions(
+            reach=self._reach,
+            primary=lambda: self._key_of(self._replica.snapshot().primary),
+            works=self._owes_progress,
+            tell=lambda reason: self.feed_input(Complaint(reason)),
+        )
         self.bodies = Bodies(
             store=store,
             commits=commits,
@@ -179,7 +178,7 @@ class Driver:
         commits.on_committed = self._committed
         journal.view = replica.snapshot().view
         for evidence in replica.evidence:
-            journal.take_evidence(evidence, self._validators_at)
+            journal.take_evidence(evidence, self.inbox.validators_at)
 
     # What others see
 
@@ -282,12 +281,11 @@ class Driver:
         """Looks at the vote of ours that a new peer shows: one that is unknown here means that records are lost."""
         if peer.validator_key is not None:
             self._reach.joined(peer.validator_key)
-            self._judge_primary()
+            self._suspicions.judge()
         if peer.vote_seen is None:
             return
         try:
-            message = decode_message(peer.vote_seen)
-            verify_message(message, self._context.genesis_hash, self._validators_at)
+            message = self.inbox.prove(peer.vote_seen)
         except Rejected:
             return
         if isinstance(message, Vote | ViewChange | PrePrepare) and self._is_ours(message):
@@ -301,100 +299,34 @@ class Driver:
 
     async def _judge_after_grace(self) -> None:
         await trio.sleep(LOST_SECONDS)
-        self._judge_primary()
+        self._suspicions.judge()
 
     def _is_ours(self, message: Vote | ViewChange | PrePrepare) -> bool:
-        validators = self._validators_at(message.height)
+        validators = self.inbox.validators_at(message.height)
         return validators is not None and validators.validators[message.sender].key == self._key
 
     def on_consensus(self, peer: Peer, body: bytes, raw: bytes) -> None:
         """Takes a consensus message: proves it, passes it on, gives it to the core. Raises Rejected for a bad one."""
-        message: Message | None = None
-        try:
-            message = decode_message(body)
-            if not self._effort(peer).take(signatures_in(message), trio.current_time()):
-                # It asks for more proofs than its share of our time allows: what matters in them is sent again.
-                return
-            verify_message(message, self._context.genesis_hash, self._validators_at)
-        except Rejected as error:
-            if error.code == "validators_unknown" or (message is not None and self._set_unsure(message)):
-                return
-            self._metrics.add(m.CONSENSUS_MESSAGES, 1, "malformed" if error.code == "malformed" else "bad_signature")
-            raise
-        self.network.relay(Kind.CONSENSUS, raw, peer, after_transactions=isinstance(message, PrePrepare))
-        self._note(peer, message)
-        if not self.paused:
+        message = self.inbox.take(peer, body, raw)
+        if message is not None and not self.paused:
             self.feed_input(Received(message))
-
-    def _set_unsure(self, message: Message) -> bool:
-        """Whether a message is of a height for which another set may be in force than we know: then what does not
-        verify here is nobody's fault, and will be sent again until we are there."""
-        height = message.certificate.height if isinstance(message, Decided) else message.height
-        return height > self._store.head.height + 1
-
-    def _effort(self, peer: Peer) -> Bucket:
-        """Returns how many signatures may be proved for a peer: p2p bounds the frames, this their cost."""
-        bucket = self._efforts.get(peer.id)
-        if bucket is None:
-            bucket = self._efforts[peer.id] = Bucket(SIGNATURES_PER_SECOND, SIGNATURES_BURST, trio.current_time())
-        return bucket
-
-    def _note(self, peer: Peer, message: Message) -> None:
-        """Keeps what greetings and block sync want to know of a message."""
-        if isinstance(message, Decided | Evidence | PrePrepare | NewView):
-            # Others send them again, long after whoever signed them has died.
-            return
-        key = self._sender_key(message.height, message.sender)
-        if key is None:
-            return
-        self._reach.heard(key, trio.current_time())
-        if isinstance(message, Status) and key == peer.validator_key:
-            self._sync.note_height(peer, message.height - 1)
-
-    def _sender_key(self, height: int, sender: int) -> bytes | None:
-        validators = self._validators_at(Height(height))
-        return None if validators is None else validators.validators[sender].key
-
-    def _validators_at(self, height: Height) -> ValidatorSet | None:
-        if height > self._store.head.height:
-            return self._store.validators
-        try:
-            return self._store.validators_at(height)
-        except Rejected:
-            return None
 
     # What the node's own parts tell
 
+    def _has_work(self) -> bool:
+        return self._mempool.has_work()
+
     def work_changed(self) -> None:
         """Tells the core whether transactions wait."""
-        self.feed_input(WorkChanged(self._mempool.has_work()))
-        self._judge_primary()
+        self.feed_input(WorkChanged(self._has_work()))
+        self._suspicions.judge()
 
     def complain(self, reason: str | None) -> None:
         """Takes a reason to suspect the primary that the mempool gives, or that there is none any more."""
-        self._left_out_reason = reason
-        self._judge_primary()
+        self._suspicions.complain(reason)
 
-    def _judge_primary(self) -> None:
-        """Tells the core of the node's own reason to suspect the primary, and once when it is gone.
-
-        It is told again while it lasts: the core drops it with the view that it was about.
-        """
-        if self.paused:
-            return
-        reason = self._left_out_reason or self._unreachable()
-        if reason is not None or self._complaint is not None:
-            self._complaint = reason
-            self.feed_input(Complaint(reason))
-
-    def _unreachable(self) -> str | None:
-        """Returns a reason while work waits for a primary whose connection has ended; an idle chain needs none."""
-        if not self._reach.any_lost:
-            return None
-        snapshot = self._replica.snapshot()
-        works = self._mempool.has_work() or snapshot.proposal is not None
-        lost = self._reach.is_lost(self._key_of(snapshot.primary), trio.current_time())
-        return PRIMARY_UNREACHABLE if works and lost else None
+    def _owes_progress(self) -> bool:
+        return self._has_work() or self._replica.snapshot().proposal is not None
 
     def _committed(self, executed: ExecutedBlock, certificate: Certificate) -> None:
         header = executed.block.header
@@ -408,12 +340,12 @@ class Driver:
         if self._accepted_at is not None:
             self._metrics.observe(m.DECIDE_SECONDS, now - self._accepted_at)
             self._accepted_at = None
-        self.feed_input(WorkChanged(self._mempool.has_work()))
+        self.feed_input(WorkChanged(self._has_work()))
         self.feed_input(Committed(header, certificate, executed.validators_next, executed.block.evidence))
         if header.next_validators_hash != header.validators_hash:
             self._validators_changed()
         self.on_committed(executed)
-        self._judge_primary()
+        self._suspicions.judge()
 
     def _validators_changed(self) -> None:
         self._reach.keep(self._store.validators)
@@ -561,10 +493,10 @@ class Driver:
         if effect.kind is ReportKind.VIEW_CHANGE and self._own is not None:
             self._own = None
             self._proposals.budget.failed()
-        self._journal.note(effect, self._replica.snapshot, self._validators_at)
+        self._journal.note(effect, self._replica.snapshot, self.inbox.validators_at)
         if effect.kind is ReportKind.VIEW_ENTERED:
             self._left_out.primary_changed()
-            self._judge_primary()
+            self._suspicions.judge()
         if effect.kind in (ReportKind.EVIDENCE, ReportKind.VIEW_ENTERED, ReportKind.SIGNING):
             self._feed.changed()
 
