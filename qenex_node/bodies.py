@@ -51,6 +51,7 @@ class Bodies:
         self._available = available
         self._fetched: dict[Hash, Block] = {}
         self._wanted: dict[Hash, trio.CancelScope] = {}
+        self._came = trio.Event()
 
     def at_hand(self, block_hash: Hash) -> Block | None:
         """Returns a block of the height being decided that was executed or fetched here."""
@@ -96,6 +97,14 @@ class Bodies:
         scope = self._wanted[block_hash] = trio.CancelScope()
         self._spawn(self._fetch, block_hash, holders, scope)
 
+    async def get(self, block_hash: Hash, holders: frozenset[bytes]) -> Block:
+        """Returns a block, fetched as `want` does, for as long as it takes: who waits is cancelled with its height."""
+        while (block := self.at_hand(block_hash) or self._store.body(block_hash)) is None:
+            self.want(block_hash, holders)
+            with trio.move_on_after(BODY_RETRY_SECONDS):
+                await self._came.wait()
+        return block
+
     async def _fetch(self, block_hash: Hash, holders: frozenset[bytes], scope: trio.CancelScope) -> None:
         """Asks for a block until it comes or its height is decided: first those who should hold it, then everyone."""
         everyone = not holders
@@ -117,4 +126,6 @@ class Bodies:
         if block.header.height != self._store.head.height + 1:
             return
         self._fetched[block_hash] = block
+        came, self._came = self._came, trio.Event()
+        came.set()
         self._available(block)

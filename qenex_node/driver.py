@@ -46,6 +46,7 @@ from consensus.interface import (
     WorkChanged,
 )
 from consensus.messages import (
+    Evidence,
     PrePrepare,
     ViewChange,
     Vote,
@@ -58,6 +59,7 @@ from p2p.wire import Kind
 from qenex_node import metrics as m
 from qenex_node.bodies import Bodies
 from qenex_node.commits import Commits
+from qenex_node.evidence import EvidencePool
 from qenex_node.gossip import Gossip
 from qenex_node.inbox import Inbox
 from qenex_node.journal import Journal
@@ -121,6 +123,7 @@ class Driver:
         feed: Feed,
         journal: Journal,
         left_out: LeftOut,
+        evidence: EvidencePool,
         metrics: Metrics,
     ) -> None:
         """Takes the core and the node's parts; `network` and `nursery` are set before the first input.
@@ -141,6 +144,7 @@ class Driver:
         self._feed = feed
         self._journal = journal
         self._left_out = left_out
+        self._evidence = evidence
         self._metrics = metrics
         self._inputs: deque[Input] = deque()
         self._stepping = False
@@ -175,10 +179,12 @@ class Driver:
             spawn=lambda work, *args: self.nursery.start_soon(work, *args),
             available=self._body_available,
         )
+        proposals.bodies = self.bodies
         commits.on_committed = self._committed
         journal.view = replica.snapshot().view
-        for evidence in replica.evidence:
-            journal.take_evidence(evidence, self.inbox.validators_at)
+        evidence.restore(item.encode() for item in replica.evidence)
+        for item in replica.evidence:
+            journal.take_evidence(item, self.inbox.validators_at)
 
     # What others see
 
@@ -278,10 +284,14 @@ class Driver:
     # What comes from peers
 
     def on_connected(self, peer: Peer) -> None:
-        """Looks at the vote of ours that a new peer shows: one that is unknown here means that records are lost."""
+        """Tells a new peer what evidence waits, and looks at the vote of ours that it shows: one that is unknown here
+        means that records are lost.
+        """
         if peer.validator_key is not None:
             self._reach.joined(peer.validator_key)
             self._suspicions.judge()
+        for item in self._evidence.waiting:
+            peer.send(Kind.CONSENSUS, item)
         if peer.vote_seen is None:
             return
         try:
@@ -314,10 +324,10 @@ class Driver:
     # What the node's own parts tell
 
     def _has_work(self) -> bool:
-        return self._mempool.has_work()
+        return self._mempool.has_work() or len(self._evidence) > 0
 
     def work_changed(self) -> None:
-        """Tells the core whether transactions wait."""
+        """Tells the core whether transactions or evidence wait."""
         self.feed_input(WorkChanged(self._has_work()))
         self._suspicions.judge()
 
@@ -337,6 +347,7 @@ class Driver:
         if self._own is not None and self._own.block_hash == header.hash:
             self._proposals.budget.committed(header.units_used, round((now - self._own.began) * 1000))
         self._own = None
+        self._evidence.committed(executed.block)
         if self._accepted_at is not None:
             self._metrics.observe(m.DECIDE_SECONDS, now - self._accepted_at)
             self._accepted_at = None
@@ -458,11 +469,10 @@ class Driver:
         header = effect.header
         block = self.bodies.at_hand(header.hash)
         if block is None:
-            gathered = await self._proposals.gather_while_open(header.hash, effect.wire_hashes)
-            if gathered is None:
+            block = await self._proposals.gather_while_open(header, effect.wire_hashes)
+            if block is None:
                 # A commit by block sync meanwhile makes this of no interest.
                 return
-            block = Block.of(header, gathered)
         await self._commits.certified(block, effect.certificate, "consensus")
 
     def _set_timer(self, effect: SetTimer) -> None:
@@ -488,11 +498,16 @@ class Driver:
 
     def _push_transactions(self, effect: PushTransactions) -> None:
         self._gossip.push_oldest()
+        for item in self._evidence.waiting:
+            self.network.flood(Kind.CONSENSUS, item)
 
     def _report(self, effect: Report) -> None:
         if effect.kind is ReportKind.VIEW_CHANGE and self._own is not None:
             self._own = None
             self._proposals.budget.failed()
+        if isinstance(effect.message, Evidence) and effect.kind is ReportKind.EVIDENCE:
+            self._evidence.take(effect.message.encode())
+            self.work_changed()
         self._journal.note(effect, self._replica.snapshot, self.inbox.validators_at)
         if effect.kind is ReportKind.VIEW_ENTERED:
             self._left_out.primary_changed()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from consensus.interface import Report, ReportKind, Snapshot
 from consensus.messages import Evidence
 from consensus.verify import ValidatorsAt
 from qenex_node import metrics as m
+from qenex_node.evidence import Place
 from qenex_node.logs import Log, RateLimited
 from qenex_node.metrics import Metrics
 from qenex_node.rpc.view import EvidenceInfo, ViewChangeInfo
@@ -24,8 +26,15 @@ REJECTIONS_LOG_SECONDS: Final = 5.0
 class Journal:
     """Takes the core's reports; keeps the newest view changes and pieces of evidence, both bounded."""
 
-    def __init__(self, metrics: Metrics, now_ms: Callable[[], int], monotonic_seconds: Callable[[], float]) -> None:
-        """Takes the metrics, the wall clock for what people read, and a steady clock for the log's rate.
+    def __init__(
+        self,
+        metrics: Metrics,
+        now_ms: Callable[[], int],
+        monotonic_seconds: Callable[[], float],
+        recorded_at: Callable[[Place], int | None],
+    ) -> None:
+        """Takes the metrics, the wall clock for what people read, a steady clock for the log's rate, and who knows
+        which block recorded an offence.
 
         `view` is where the core stands; it is set before the first report.
         """
@@ -38,12 +47,14 @@ class Journal:
         self._suspected = ""
         self._evidence_count = 0
         self.view_changes: deque[ViewChangeInfo] = deque(maxlen=VIEW_CHANGES_KEPT)
-        self._evidence: deque[EvidenceInfo] = deque(maxlen=EVIDENCE_KEPT)
+        self._recorded_at = recorded_at
+        self._evidence: deque[tuple[EvidenceInfo, Place]] = deque(maxlen=EVIDENCE_KEPT)
         self.signing = ""
 
     def evidence(self, after: int, limit: int) -> Sequence[EvidenceInfo]:
         """Returns up to `limit` pieces of evidence with numbers above `after`, in order."""
-        return [info for info in self._evidence if info.number > after][:limit]
+        found = [(info, place) for info, place in self._evidence if info.number > after][:limit]
+        return [replace(info, recorded_height=self._recorded_at(place)) for info, place in found]
 
     def note(self, report: Report, snapshot: Callable[[], Snapshot], validators_at: ValidatorsAt) -> None:
         """Takes one report."""
@@ -111,16 +122,16 @@ class Journal:
         known = validators is not None and evidence.offender < validators.n
         name = validators.validators[evidence.offender].name if validators is not None and known else "unknown"
         kind = evidence.offence.name.lower()
-        self._evidence.append(
-            EvidenceInfo(
-                number=self._evidence_count,
-                validator=name,
-                kind=kind,
-                height=evidence.height,
-                view=evidence.view,
-                first=evidence.first.signature,
-                second=evidence.second.signature,
-            )
+        info = EvidenceInfo(
+            number=self._evidence_count,
+            validator=name,
+            kind=kind,
+            height=evidence.height,
+            view=evidence.view,
+            first=evidence.first.signature,
+            second=evidence.second.signature,
         )
+        place = (evidence.height, evidence.view, int(evidence.offence), evidence.offender)
+        self._evidence.append((info, place))
         self._metrics.add(m.EVIDENCE, 1, kind)
         log.error("equivocation proved", validator=name, kind=kind, height=evidence.height, view=evidence.view)

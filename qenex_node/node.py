@@ -26,6 +26,7 @@ from qenex_node.clock import WallClock
 from qenex_node.commits import Commits
 from qenex_node.config import Config, load, reloaded
 from qenex_node.driver import Driver
+from qenex_node.evidence import EvidencePool
 from qenex_node.exposition import serve_metrics
 from qenex_node.fates import Fates
 from qenex_node.gossip import Gossip
@@ -117,6 +118,7 @@ class Node:
 
     def _join_parts(self, drift_ms: int, units_max: int) -> None:
         context, now_ms = self.executor.context, self._clock.now_ms
+        evidence = EvidencePool(self.store, self.executor)
         self._gossip = Gossip(
             context=context,
             ledger=self.executor.ledger,
@@ -149,6 +151,7 @@ class Node:
             mempool=self.mempool,
             gossip=self._gossip,
             commits=self._commits,
+            evidence=evidence,
             metrics=self.metrics,
             key=self._key or bytes(32),
             drift_ms=drift_ms,
@@ -160,7 +163,7 @@ class Node:
             self.store, context.genesis_hash, lambda block, cert: self._commits.certified(block, cert, "sync")
         )
         self._join_snapshots()
-        self._journal = Journal(self.metrics, now_ms, trio.current_time)
+        self._journal = Journal(self.metrics, now_ms, trio.current_time, evidence.recorded_at)
         self.driver = Driver(
             context=context,
             replica=self._make_replica(),
@@ -174,6 +177,7 @@ class Node:
             feed=self.feed,
             journal=self._journal,
             left_out=self._left_out,
+            evidence=evidence,
             metrics=self.metrics,
         )
         self._housekeeping = Housekeeping(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -19,19 +20,26 @@ from p2p.wire import Kind, batches
 from qenex_node import metrics as m
 from qenex_node.budget import BlockBudget
 from qenex_node.commits import Commits
+from qenex_node.evidence import EvidencePool
 from qenex_node.gossip import Gossip
 from qenex_node.logs import Log
 from qenex_node.mempool import Mempool
 from qenex_node.metrics import Metrics
 from qenex_node.pace import Pace, drive
-from state.block import Block
+from state.block import Block, evidence_hash
 from state.errors import InvariantError, Rejected
 from state.execution import ExecutedBlock, Executor
+from state.limits import EVIDENCE_MAX
 from state.store import Store
 from state.transaction import Transaction, decode_transaction, verify_signatures
 from state.types import Hash, Header, WireHash
 
+if TYPE_CHECKING:
+    from qenex_node.bodies import Bodies
+
 log = Log("qenex.proposals")
+
+_NO_EVIDENCE: Final = evidence_hash(())
 
 
 class Verdict(Enum):
@@ -54,6 +62,7 @@ class Proposals:
         mempool: Mempool,
         gossip: Gossip,
         commits: Commits,
+        evidence: EvidencePool,
         metrics: Metrics,
         key: bytes,
         drift_ms: int,
@@ -61,14 +70,16 @@ class Proposals:
         units_max: int,
         now_ms: Callable[[], int],
     ) -> None:
-        """Takes the node's parts; `key` is our consensus key, `network` is set before use."""
+        """Takes the node's parts; `key` is our consensus key; `network` and `bodies` are set before use."""
         self.network: Network
+        self.bodies: Bodies
         self.budget = BlockBudget(units_max, target_ms=target_ms)
         self._store = store
         self._executor = executor
         self._mempool = mempool
         self._gossip = gossip
         self._commits = commits
+        self._evidence = evidence
         self._metrics = metrics
         self._key = key
         self._drift_ms = drift_ms
@@ -94,7 +105,8 @@ class Proposals:
         """Returns a new block for the next height, None if nothing may enter one."""
         now_ms = self._now_ms()
         self._mempool.advance(now_ms)
-        if not self._mempool.has_work():
+        evidence = self._evidence.waiting
+        if not self._mempool.has_work() and not evidence:
             return None
         async with self._executing:
             began = time.perf_counter()
@@ -102,8 +114,9 @@ class Proposals:
             def out_of_time() -> bool:
                 return time.perf_counter() - began > self._build_seconds_max
 
+            candidates = self._within_budget()
             executed = await drive(
-                self._executor.build(now_ms, self._within_budget(), self._key, out_of_time, self._skipped)
+                self._executor.build(now_ms, candidates, self._key, out_of_time, self._skipped, evidence=evidence)
             )
         if executed is not None:
             self._metrics.observe(m.EXECUTE_SECONDS, time.perf_counter() - began)
@@ -152,9 +165,10 @@ class Proposals:
                 return Verdict.DROPPED, ""
             try:
                 transactions = await self._gather(header.hash, wire_hashes, source)
+                evidence = await self._gather_evidence(header, source)
                 async with self._executing:
                     began = time.perf_counter()
-                    executed = await drive(self._executor.execute(header, transactions))
+                    executed = await drive(self._executor.execute(header, transactions, evidence))
             except Rejected as error:
                 if error.code == "superseded":
                     return Verdict.DROPPED, ""
@@ -175,10 +189,11 @@ class Proposals:
             finally:
                 self._open.discard(scope)
 
-    async def gather_while_open(self, block_hash: Hash, wire_hashes: Sequence[WireHash]) -> list[Transaction] | None:
-        """Returns a block's transactions in order, None if its height was committed in the meantime."""
+    async def gather_while_open(self, header: Header, wire_hashes: Sequence[WireHash]) -> Block | None:
+        """Returns a block with its body, fetched if need be; None if its height was committed in the meantime."""
         with self._while_open():
-            return await self._gather(block_hash, wire_hashes, None)
+            transactions = await self._gather(header.hash, wire_hashes, None)
+            return Block.of(header, transactions, await self._gather_evidence(header, None))
         return None
 
     async def take_body(self, block: Block) -> None:
@@ -206,6 +221,16 @@ class Proposals:
         if len(found) != len(set(wire_hashes)):
             raise InvariantError("a block's transactions were gathered and some are still missing")
         return [found[h] for h in wire_hashes]
+
+    async def _gather_evidence(self, header: Header, source: bytes | None) -> Sequence[bytes]:
+        """Returns a block's evidence, of which proposals give the hash alone: what waits here, or what a peer has."""
+        if header.evidence_hash == _NO_EVIDENCE:
+            return ()
+        ours = self._evidence.waiting[:EVIDENCE_MAX]
+        if evidence_hash(ours) == header.evidence_hash:
+            return ours
+        block = await self.bodies.get(header.hash, frozenset(() if source is None else (source,)))
+        return block.evidence
 
     async def _take_from_stored_body(self, block_hash: Hash, found: dict[WireHash, Transaction]) -> None:
         """Adds what a body on our own disk holds: this node proved its signatures before it stored it."""

@@ -178,6 +178,15 @@ class Executor:
                 return None
             raise
 
+    def admits_evidence(self, item: bytes) -> bool:
+        """Returns whether the next block may hold this encoded proof of equivocation, its signatures proved here."""
+        draft = _Draft(self, self.source.head.time_ms + 1)
+        try:
+            draft.add_evidence(decode_evidence(item), item)
+        except Rejected:
+            return False
+        return True
+
     def execute(
         self, header: Header, transactions: Sequence[Transaction], evidence: Sequence[bytes] = ()
     ) -> Slices[ExecutedBlock]:

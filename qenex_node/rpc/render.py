@@ -187,4 +187,5 @@ def evidence(info: EvidenceInfo) -> Json:
         "view": info.view,
         "first": hexed(info.first),
         "second": hexed(info.second),
+        "recorded_height": info.recorded_height,
     }

@@ -145,5 +145,12 @@ PEER: Final = fields(
     connected_since_ms=NUMBER,
 )
 EVIDENCE: Final = fields(
-    number=NUMBER, validator=TEXT, kind=TEXT, height=HEIGHT_SCHEMA, view=NUMBER, first=HEX_SCHEMA, second=HEX_SCHEMA
+    number=NUMBER,
+    validator=TEXT,
+    kind=TEXT,
+    height=HEIGHT_SCHEMA,
+    view=NUMBER,
+    first=HEX_SCHEMA,
+    second=HEX_SCHEMA,
+    recorded_height=nullable(HEIGHT_SCHEMA),
 )

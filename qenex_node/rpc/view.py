@@ -140,7 +140,10 @@ class ConsensusInfo:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceInfo:
-    """Two different signed messages of one validator for one (height, view), numbered from 1 as they were found."""
+    """Two different signed messages of one validator for one (height, view), numbered from 1 as they were found.
+
+    `recorded_height` is the height of the block that holds it, None while none does as far as is known.
+    """
 
     number: int
     validator: str
@@ -149,6 +152,7 @@ class EvidenceInfo:
     view: int
     first: bytes
     second: bytes
+    recorded_height: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

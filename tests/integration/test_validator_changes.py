@@ -7,10 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hostile_support import Hostile
 from integration_support import assert_nothing_lost, load, pay, same_chain, trusting_client
 
+from consensus.messages import Kind, Vote
 from devnet.council import Council
 from devnet.network import Devnet
+from state.hashing import sha256
+from state.types import Height, View
 
 FOUNDERS = ["validator-01", "validator-02", "validator-03", "validator-04"]
 HEADERS_MAX = 100
@@ -70,6 +74,27 @@ def test_four_validators_become_seven_and_four_again_under_load(net: Devnet) -> 
     gone = next(name for name in net.names if name not in seated)
     with trusting_client(net, gone) as client:
         pay(client, net.account_key("alice"), net.account_key("bob").address)
+
+
+def test_a_validator_that_signs_twice_is_put_on_record_and_out_of_the_set(tmp_path: Path) -> None:
+    """Of five, so that four remain. Nobody pays meanwhile: the offence alone makes the block that ends it."""
+    liar_name = "validator-05"
+    with Devnet(tmp_path / "net", validators=5) as net:
+        net.kill(liar_name)
+        with Hostile(net, liar_name) as liar:
+            liar.connect(*FOUNDERS)
+            for text in (b"one", b"two"):
+                liar.say(liar.sign(Vote(Kind.COMMIT, Height(1), View(0), sha256(text), liar.index)))
+            net.wait_for(lambda: validators(net, FOUNDERS[0]) == FOUNDERS, f"{liar_name} is suspended")
+        net.start(liar_name)
+        net.wait_ready()
+        same_chain(net, net.names)
+        assert net.call(liar_name, "qenex_status")["role"] == "full"
+        for name in FOUNDERS:
+            (item,) = net.call(name, "consensus_evidence")["evidence"]
+            assert (item["validator"], item["recorded_height"]) == (liar_name, 1)
+        record = net.call(FOUNDERS[1], "ledger_governance_validator", liar_name)
+        assert (record["suspended"], record["evidence_count"], record["until"]) == (True, 1, 2)
 
 
 def test_a_validators_keys_are_rotated_by_a_second_machine_that_takes_over(net: Devnet) -> None:

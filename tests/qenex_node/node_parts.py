@@ -15,6 +15,7 @@ from p2p.hello import Role
 from p2p.wire import Kind
 from qenex_node.commits import Commits
 from qenex_node.driver import Driver
+from qenex_node.evidence import EvidencePool
 from qenex_node.fates import Fates
 from qenex_node.gossip import Gossip
 from qenex_node.housekeeping import Housekeeping
@@ -159,6 +160,7 @@ class Parts:
             is_committed=lambda tx_id: store.locate(tx_id) is not None,
             queue_bytes_max=1 << 20,
         )
+        self.evidence = EvidencePool(store, executor)
         self.commits = Commits(
             store=store,
             executor=executor,
@@ -176,6 +178,7 @@ class Parts:
             mempool=self.mempool,
             gossip=self.gossip,
             commits=self.commits,
+            evidence=self.evidence,
             metrics=self.metrics,
             key=VALIDATOR_KEYS[0].public.data,
             drift_ms=DRIFT_MS,
@@ -186,7 +189,7 @@ class Parts:
         self.sync = BlockSync(
             store, executor.context.genesis_hash, lambda block, cert: self.commits.certified(block, cert, "sync")
         )
-        self.journal = Journal(self.metrics, lambda: self.now_ms, trio.current_time)
+        self.journal = Journal(self.metrics, lambda: self.now_ms, trio.current_time, self.evidence.recorded_at)
         self.driver = Driver(
             context=executor.context,
             replica=self.core,
@@ -200,6 +203,7 @@ class Parts:
             feed=self.feed,
             journal=self.journal,
             left_out=self.left_out,
+            evidence=self.evidence,
             metrics=self.metrics,
         )
         self.housekeeping = Housekeeping(

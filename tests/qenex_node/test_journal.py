@@ -25,7 +25,10 @@ class Desk:
     def __init__(self, view: int = 0) -> None:
         self.metrics = Metrics("test")
         self.now_ms, self.seconds = 1_000, 0.0
-        self.journal = Journal(self.metrics, lambda: self.now_ms, lambda: self.seconds)
+        self.recorded: dict[tuple[int, int, int, int], int] = {}
+        self.journal = Journal(
+            self.metrics, lambda: self.now_ms, lambda: self.seconds, lambda place: self.recorded.get(place)
+        )
         self.journal.view = view
 
     def note(self, kind: ReportKind, code: str, message: Any = None, *, view: int = 0, **data: Any) -> None:
@@ -86,6 +89,8 @@ def test_evidence_is_numbered_named_and_bounded(monkeypatch: pytest.MonkeyPatch)
     assert len(kept) == journal_module.EVIDENCE_KEPT
     assert [info.number for info in desk.journal.evidence(kept[-3].number, 10)] == [kept[-2].number, kept[-1].number]
     assert {info.validator for info in kept} == {"v2"}
+    desk.recorded[(kept[-1].height, 0, 1, 2)] = 77
+    assert [info.recorded_height for info in desk.journal.evidence(kept[-3].number, 10)] == [None, 77]
     assert desk.metrics.value(m.EVIDENCE, "prepare") == journal_module.EVIDENCE_KEPT + 5
 
 

@@ -123,11 +123,11 @@ class Chain:
         body = body_value(context, key.address, 0, sequence, self.store.head.time_ms + 60_000, [operation])
         return decode_transaction(sign_transaction(context, body, {key.address: [key]}), context)
 
-    def execute(self, *transactions: Transaction, proposer: int = 0) -> ExecutedBlock:
+    def execute(self, *transactions: Transaction, proposer: int = 0, evidence: Iterable[bytes] = ()) -> ExecutedBlock:
         """The next block of these transactions, not committed."""
         time_ms = self.store.head.time_ms + 10
         key = VALIDATOR_KEYS[proposer].public.data
-        executed = slices.run(self.executor.build(time_ms, transactions, key, lambda: False))
+        executed = slices.run(self.executor.build(time_ms, transactions, key, lambda: False, evidence=evidence))
         assert executed is not None
         assert len(executed.transactions) == len(transactions)
         return executed
