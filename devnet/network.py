@@ -60,7 +60,7 @@ class Devnet:
         validators: int = 4,
         full_nodes: int = 0,
         accounts: int = 0,
-        seed: str | None = "devnet",
+        seed: str | None = None,
         wish: Wish | None = None,
         clock_offsets_ms: Mapping[str, int] | None = None,
         autostart: bool = True,
@@ -70,7 +70,8 @@ class Devnet:
     ) -> None:
         """Takes what network is wanted (`wish` instead of the four before it gives parameters and configuration too).
 
-        `home` is made, or resumed if it holds that network. Without `autostart` no node is started on entering.
+        `home` is made, or resumed if it holds that network. Without `seed` its keys are its own: two networks with one
+        seed have the same keys, and one machine runs a key once. Without `autostart` no node is started on entering.
         `hosts` gives nodes an address of their own (with `command` that runs them where they have it). `relayed` leads
         all their connections through `relay`.
         """

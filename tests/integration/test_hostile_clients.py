@@ -30,7 +30,7 @@ OPERATIONS = Operations()
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
     home: Path = tmp_path_factory.mktemp("clients") / "net"
-    with Devnet(home, wish=Wish(validators=4, accounts=200, seed="hostile")) as devnet:
+    with Devnet(home, wish=Wish(validators=4, accounts=200)) as devnet:
         yield devnet
         faults = log_errors(devnet, NAMES)
         assert not faults, faults

@@ -32,7 +32,7 @@ GOOD = b'{"jsonrpc":"2.0","id":7,"method":"qenex_status","params":[]}'
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
     home: Path = tmp_path_factory.mktemp("garbage") / "net"
-    with Devnet(home, wish=Wish(validators=4, full_nodes=1, accounts=50, seed="hostile")) as devnet:
+    with Devnet(home, wish=Wish(validators=4, full_nodes=1, accounts=50)) as devnet:
         devnet.stop("full-01")
         yield devnet
         faults = log_errors(devnet, NAMES)

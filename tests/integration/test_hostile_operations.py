@@ -32,7 +32,7 @@ SLACK_BYTES = 256 * 1024 * 1024
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
     home: Path = tmp_path_factory.mktemp("operations") / "net"
-    with Devnet(home, wish=Wish(validators=4, accounts=100, seed="hostile")) as devnet:
+    with Devnet(home, wish=Wish(validators=4, accounts=100)) as devnet:
         with devnet.client() as client:
             for _ in range(5):
                 client.transfer(devnet.bulk_key(90), devnet.bulk_key(91).address, 1, "QNX")

@@ -26,7 +26,7 @@ LIAR = "validator-04"
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
     """A network whose primary changes with each height, so that the liar's turn comes by itself."""
     home: Path = tmp_path_factory.mktemp("primary") / "net"
-    wish = Wish(validators=4, accounts=100, seed="hostile", parameters=ChainParameters(leader_term=1))
+    wish = Wish(validators=4, accounts=100, parameters=ChainParameters(leader_term=1))
     with Devnet(home, wish=wish, autostart=False) as devnet:
         for name in HONEST:
             devnet.start(name, wait=False)

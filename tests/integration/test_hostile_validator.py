@@ -37,7 +37,7 @@ LIAR = "validator-04"
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
     home: Path = tmp_path_factory.mktemp("byzantine") / "net"
-    with Devnet(home, wish=Wish(validators=4, full_nodes=1, accounts=100, seed="hostile"), autostart=False) as devnet:
+    with Devnet(home, wish=Wish(validators=4, full_nodes=1, accounts=100), autostart=False) as devnet:
         for name in HONEST:
             devnet.start(name, wait=False)
         devnet.wait_ready(HONEST)
