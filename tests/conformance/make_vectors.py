@@ -28,6 +28,7 @@ from state.tree.hashes import root_of
 from state.tree.prove import prove
 from state.tree.update import update
 from state.types import Certificate, ChainContext, Header, Validator, ValidatorSet
+from tests.conformance.governance_vectors import governance
 from tests.conformance.snapshot_vectors import snapshot_vectors
 
 DIRECTORY = Path(__file__).parent / "vectors"
@@ -665,6 +666,7 @@ MAKERS = {
     "proofs": proofs,
     "light": light,
     "snapshots": lambda: snapshot_vectors(_light_header(9, sha256(b"parent"), *_two_sets()), *_two_sets()),
+    "governance": lambda: governance(GENESIS, key("alpha validator"), key("eve validator"), key("eve node")),
 }
 
 

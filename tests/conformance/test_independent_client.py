@@ -391,6 +391,90 @@ def test_light_blocks_are_verified_through_changes_of_the_set():
         assert outcome == expected, entry["what"]
 
 
+def set_of(entries):
+    return [[v["name"], raw(v["key"]), raw(v["node_key"])] for v in entries]
+
+
+PROPOSAL = [
+    "by",
+    "change",
+    "validator",
+    "key",
+    "node_key",
+    "key_proof",
+    "node_key_proof",
+    "operator",
+    "from_height",
+    "expires_ms",
+]
+
+
+def test_governance():
+    """Section "Validators come and go"."""
+    vectors, genesis = load("governance"), load("genesis")
+    said = vectors["possession"]
+    form = [
+        "qenex-validator-possession",
+        1,
+        raw(genesis["hash"]),
+        said["name"],
+        raw(said["key"]),
+        raw(said["node_key"]),
+    ]
+    preimage = tag("possession") + encode(form)
+    assert preimage == raw(said["preimage"])
+    for name in ("key", "node_key"):
+        VerifyKey(raw(said[name])).verify(preimage, raw(said[f"{name}_proof"]))
+    for entry in vectors["operations"]:
+        names = PROPOSAL if entry["kind"] == "governance_propose" else ["proposal", "by", "approve"]
+        given = [entry["fields"][name] for name in names]
+        given = [raw(value) if isinstance(value, str) and value.startswith("0x") else value for value in given]
+        assert encode(given) == raw(entry["encoded"])
+    operator = vectors["operator"]
+    assert sha256(tag("address") + encode([1, [[1, raw(operator["key"])]]])) == raw(operator["address"])
+
+
+def test_governance_records():
+    vectors, genesis = load("governance"), load("genesis")
+    first = set_of(genesis["document"]["validators"])[0]
+    eve, operator = vectors["possession"], raw(vectors["operator"]["address"])
+    following = set_of(vectors["records"]["following"])
+    expires_ms = 1_700_000_600_000
+    change = ["add", "eve", raw(eve["key"]), raw(eve["node_key"]), None]
+    expected = [
+        (["governance", "chain"], raw(genesis["hash"])),
+        (["governance", "agenda"], [2, [], [[1, 9, expires_ms, first[1]]], [], []]),
+        (["governance", "proposal", 1], [first[1], change, 9, expires_ms, [first[1]], [], "accepted", 0, ""]),
+        (["governance", "validator", first[1]], [first[0], first[2], operator, 1, 0, False, 1, [[3, 1, 2]]]),
+        (["governance", "name", first[0]], first[1]),
+        (["governance", "used", first[2]], first[0]),
+        (["validators"], [9, following]),
+        (["validators", 9], [1, following]),
+    ]
+    pairs = [(raw(pair["key"]), raw(pair["value"])) for pair in vectors["records"]["pairs"]]
+    assert [(encode(key), encode(value)) for key, value in expected] == pairs
+
+
+def test_evidence():
+    vectors, genesis = load("governance"), load("genesis")
+    validators = genesis["document"]["validators"]
+    for entry in vectors["evidence"]:
+        halves = []
+        for half in entry["halves"]:
+            digest = raw(half["block_hash"])
+            if entry["offence"] == 3:
+                digest = sha256(tag("consensus") + digest + raw(half["certificate_hash"]))
+            place = [entry["offence"], entry["height"], entry["view"]]
+            preimage = tag("vote") + encode([raw(genesis["hash"]), raw(genesis["validators_hash"]), *place, digest])
+            VerifyKey(raw(validators[entry["offender"]]["key"])).verify(preimage, raw(half["signature"]))
+            halves.append([raw(half["block_hash"]), raw(half["certificate_hash"]), raw(half["signature"])])
+        assert halves[0][0] < halves[1][0]
+        whole = [9, entry["offence"], entry["height"], entry["view"], entry["offender"], *halves]
+        assert encode(whole) == raw(entry["encoded"])
+    items = [raw(entry["encoded"]) for entry in vectors["evidence"]]
+    assert sha256(tag("evidence") + encode(items)) == raw(vectors["evidence_hash"])
+
+
 def test_trees_over_lists():
     for entry in load("blocks")["rfc6962"]:
         assert list_root([raw(leaf) for leaf in entry["leaves"]]) == raw(entry["root"])

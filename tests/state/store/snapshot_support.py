@@ -90,4 +90,4 @@ def replay(source: Chain, target: Chain) -> None:
         block = source.store.block_at(height)
         assert block is not None
         transactions = [decode_transaction(wire, source.genesis.context) for wire in block.transactions]
-        target.commit(slices.run(target.executor.execute(block.header, transactions)))
+        target.commit(slices.run(target.executor.execute(block.header, transactions, block.evidence)))

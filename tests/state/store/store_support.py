@@ -80,10 +80,11 @@ def accounts_of(people: Iterable[int], amount: int = 1_000_000) -> list[tuple[by
     return sorted(((account_key(address(n)), value) for n in people), key=lambda pair: sha256(pair[0]))
 
 
-def certify(genesis: Genesis, header: Header, view: int = 0) -> Certificate:
-    """The COMMITs of three validators."""
-    preimage = vote_preimage(genesis.hash, VALIDATORS.hash, VOTE_COMMIT, header.height, view, header.hash)
-    signatures = tuple((index, VALIDATOR_KEYS[index].sign(preimage)) for index in range(3))
+def certify(genesis: Genesis, header: Header, view: int = 0, validators: ValidatorSet = VALIDATORS) -> Certificate:
+    """The COMMITs of a quorum of a set whose members are v0, v1 ... with the keys of persons 9000, 9001 ..."""
+    preimage = vote_preimage(genesis.hash, validators.hash, VOTE_COMMIT, header.height, view, header.hash)
+    signers = [person(9000 + int(validator.name[1:])) for validator in validators.validators[: validators.quorum]]
+    signatures = tuple((index, signer.sign(preimage)) for index, signer in enumerate(signers))
     return Certificate(VOTE_COMMIT, header.height, View(view), header.hash, signatures)
 
 
@@ -118,13 +119,16 @@ class Chain:
             sequence = 0 if account is None else account.sequence(0)
         to = target if isinstance(target, bytes) else address(target)
         value = amount.to_bytes((amount.bit_length() + 7) // 8, "big")
-        operation = Operation("transfer", 1, (None, "QNX", ((to, value),)))
+        return self.sign(key, Operation("transfer", 1, (None, "QNX", ((to, value),))), sequence)
+
+    def sign(self, key: SigningKey, operation: Operation, sequence: int) -> Transaction:
+        """A signed transaction of the account of one key."""
         context = self.genesis.context
         body = body_value(context, key.address, 0, sequence, self.store.head.time_ms + 60_000, [operation])
         return decode_transaction(sign_transaction(context, body, {key.address: [key]}), context)
 
     def execute(self, *transactions: Transaction, proposer: int = 0, evidence: Iterable[bytes] = ()) -> ExecutedBlock:
-        """The next block of these transactions, not committed."""
+        """The next block of these transactions and this evidence, not committed."""
         time_ms = self.store.head.time_ms + 10
         key = VALIDATOR_KEYS[proposer].public.data
         executed = slices.run(self.executor.build(time_ms, transactions, key, lambda: False, evidence=evidence))
@@ -134,7 +138,8 @@ class Chain:
 
     def commit(self, executed: ExecutedBlock) -> None:
         """Certifies a block and makes it the head."""
-        prepared = slices.run(self.store.commit(executed, certify(self.genesis, executed.block.header)))
+        certificate = certify(self.genesis, executed.block.header, validators=self.store.validators)
+        prepared = slices.run(self.store.commit(executed, certificate))
         prepared.write()
         self.store.advance(prepared)
         self.executor.committed(executed)
