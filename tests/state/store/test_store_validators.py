@@ -166,7 +166,7 @@ def test_a_set_that_is_not_what_the_chain_says_is_named(tmp_path: Path, what: st
 
 def test_a_change_of_the_set_is_taken_back_with_its_block(tmp_path: Path) -> None:
     chain = Chain(tmp_path / "db")
-    chain.store.create_votes()
+    chain.store.create_votes(b"key")
     chain.block(proposal(chain, 4))
     chain.store.close()
     before = contents(chain.path)
