@@ -14,6 +14,7 @@ from state.ledger import DEFAULT_PLUGINS, Environment, Ledger, Plugin
 from state.ledger.account import Account
 from state.ledger.fields import ADDRESS, AMOUNT, ASSET_CODE, INTEGER, TextType, record
 from state.ledger.plugin import EventType, Extension, OperationType, Query, Role, Rules
+from tests.state.ledger.council import Council, consensus_key
 from tests.state.ledger.world import World, key, pay
 
 KEEPER, ANN, BOB, BANNED = key(0), key(1), key(2), key(3)
@@ -58,6 +59,16 @@ def limit_deposits(context):
 def count_blocks(context):
     context.put("blocks", value=(context.get("blocks") or 0) + 1)
     context.put("last", value=(context.height, context.time_ms))
+
+
+def note_accusation(context, accusation):
+    if accusation.height == 2:
+        raise Rejected("evidence_known", "not this one")
+    context.put("accused", accusation.offender.key, value=(accusation.height, accusation.view))
+
+
+def close_books(context):
+    context.put("closed", value=(context.height, context.get("blocks"), context.validators.n))
 
 
 def books_match(view):
@@ -124,8 +135,10 @@ VAULT = Plugin(
     extension=Extension("vault", record(("note", TextType(20), "why"), ("n", INTEGER, "which deposit"))),
     genesis=lambda genesis: [(encode(("vault", "born")), encode(genesis.time_ms))],
     block_begin=count_blocks,
+    evidence=note_accusation,
     before_move=banned_is_not_paid,
     transaction_end=limit_deposits,
+    block_end=close_books,
     block_invariant=books_match,
 )
 
@@ -194,6 +207,38 @@ def test_a_hook_at_the_beginning_sees_each_block():
     assert w.get(encode(("vault", "blocks"))) == encode(3)
     assert w.get(encode(("vault", "last"))) == encode((3, w.head.time_ms))
     assert w.get(encode(("vault", "born"))) == encode(w.genesis.time_ms)
+
+
+def test_a_hook_at_the_end_of_a_block_comes_after_its_transactions():
+    w = world()
+    w.block(w.tx(ANN, pay(BOB.address, 1)))
+    w.block(w.tx(ANN, pay(BOB.address, 1)))
+    assert w.get(encode(("vault", "closed"))) == encode((2, 2, 4))
+
+
+def test_a_hook_takes_evidence_or_refuses_it_and_then_no_other_hook_has_seen_it():
+    council = Council()
+    w = council.world = world()
+    council.blocks(2)
+    refused = council.evidence("v1", 2, 0)
+    assert w.build(evidence=[refused]) is None
+    council.block(evidence=[refused, council.evidence("v1", 1, 7)])
+    assert w.get(encode(("vault", "accused", consensus_key(1).public.data))) == encode((1, 7))
+    assert council.query("validator", name="v1")["evidence_count"] == 1
+
+
+@pytest.mark.parametrize("hook", ["block_begin", "block_end"])
+def test_a_hook_without_a_transaction_neither_fails_nor_tells(hook):
+    def fails(context):
+        context.fail("not_authorised", "nobody is there to fail")
+
+    def tells(context):
+        context.emit("deposited", ANN.address, 1)
+
+    for act in (fails, tells):
+        w = world((*DEFAULT_PLUGINS, VAULT, Plugin("rash", "acts", **{hook: act})))
+        with pytest.raises(InvariantError):
+            w.build(w.tx(ANN, pay(BOB.address, 1)))
 
 
 def test_a_broken_invariant_halts():
