@@ -10,7 +10,7 @@ from typing import Final
 from devnet.simulation.faults import end_of
 from devnet.simulation.network import WIDE_MS
 from devnet.simulation.plan_adversaries import draw_conducts, halves, hidden_commit, schemed
-from devnet.simulation.plan_attacks import attacker, hostile, liars, too_many_twins, twins
+from devnet.simulation.plan_attacks import attacker, border, hostile, liars, too_many_twins, twins
 from devnet.simulation.plan_faults import STORM_US, faults, links, losses, reforms, timing
 from devnet.simulation.schedule import SECOND
 from devnet.simulation.settings import TWIN, Settings
@@ -72,6 +72,7 @@ PLANS: Final[dict[str, Callable[[int], Settings]]] = {
     "mixed": mixed,
     "halves": halves,
     "attacker": attacker,
+    "border": border,
     "hostile": hostile,
     "liars": liars,
     "twins": twins,
