@@ -33,8 +33,9 @@ def large(seed: int) -> Settings:
 
 
 def mixed(seed: int) -> Settings:
-    """Returns a storm, and each fiftieth time one of a large network."""
-    return large(seed) if seed % 50 == 49 else draw(seed)
+    """Returns a storm or, in two of five seeds, a run against an attacker, twins, liars, or of a large network."""
+    chosen = random.Random(f"{seed} mix").choice(MIX)
+    return replace(chosen(seed), exact=seed % 100 == EXACT)
 
 
 def _storm(seed: int, rng: random.Random, n: int) -> Settings:
@@ -65,6 +66,8 @@ def _storm(seed: int, rng: random.Random, n: int) -> Settings:
         exact=seed % 100 == EXACT,
     )
 
+
+MIX: Final = (draw,) * 12 + (attacker,) * 3 + (twins, twins, liars, border, large)
 
 PLANS: Final[dict[str, Callable[[int], Settings]]] = {
     "storm": draw,
