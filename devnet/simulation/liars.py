@@ -156,8 +156,6 @@ class Stale(Conduct):
 class Misproposer(Conduct):
     """Proposes invalid blocks, each wrong in another way, to all or to some."""
 
-    HONEST = 0.15
-
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng)
         self._wrong: dict[tuple[int, int], PrePrepare] = {}
@@ -170,7 +168,7 @@ class Misproposer(Conduct):
         place = (message.height, message.view)
         if place not in self._wrong:
             self._wrong = {place: self._spoilt(machine, message)}
-        if self.rng.random() < self.HONEST:
+        if self.rng.random() < 0.15:
             yield to, message
             return
         wrong = self._wrong[place]

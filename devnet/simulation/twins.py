@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from consensus.messages import Decided, Kind, Message
 from devnet.simulation.attacks import Groups
 from devnet.simulation.parcels import Spoken
-
-Parted: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 class RoundGate:
@@ -51,12 +49,12 @@ def view_of(message: Message) -> int:
 
 
 @lru_cache(maxsize=16)
-def partitions(machines: int, groups_max: int) -> tuple[Parted, ...]:
+def partitions(machines: int, groups_max: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
     """Returns all ways to part the machines into at most so many groups, in a fixed order."""
     return tuple(_parted(list(range(machines)), groups_max))
 
 
-def _parted(numbers: list[int], groups_max: int) -> Iterator[Parted]:
+def _parted(numbers: list[int], groups_max: int) -> Iterator[tuple[tuple[int, ...], ...]]:
     if not numbers:
         yield ()
         return
