@@ -195,7 +195,7 @@ class Database:
         batch.put(key, seal(key, content))
 
     def write(self, batch: Any) -> None:
-        """Writes a batch, whole or not at all; safe in a worker thread. Raises StorageFailed.
+        """Writes a batch, whole or not at all; safe in a worker thread. Raises Damaged, StorageFailed.
 
         After a failure every write is refused: LevelDB might append to a log that ends in half a record.
         """
@@ -205,6 +205,9 @@ class Database:
             batch.write()
         except plyvel.Error as error:
             self._failure = str(error)
+            if isinstance(error, plyvel.CorruptionError):
+                # LevelDB met it as it merged files in the background, and has refused to write since.
+                raise Damaged("a table of the database", f"is damaged: {error}") from error
             raise StorageFailed("writing", str(error)) from error
 
     def compact(self, start: bytes, stop: bytes) -> None:
