@@ -239,6 +239,19 @@ class ConsensusSection:
         low=500,
         high=3_600_000,
     )
+    silence_heights: int = _key(
+        0,
+        "How many heights a start waits and watches, signing nothing, for votes of its own key that another process "
+        "makes; 0 waits for none. For a validator that was moved to another machine.",
+        high=1000,
+    )
+    silence_ms: int = _key(
+        10_000,
+        "How long no block may come until that wait ends, too: a network that stands still has nobody to watch.",
+        unit="ms",
+        low=1_000,
+        high=600_000,
+    )
     block_target_ms: int = _key(
         500,
         "How long a block may take from proposal to commit; as a primary, the node makes blocks smaller beyond it.",

@@ -155,6 +155,7 @@ class Driver:
         self._validating: set[tuple[Hash, bool]] = set()
         self._own: _OwnProposal | None = None
         self._accepted_at: float | None = None
+        self._barred = trio.Event()
         self._reach = Reach()
         self.on_committed: Callable[[ExecutedBlock], None] = lambda executed: None
         self.inbox = Inbox(
@@ -215,6 +216,16 @@ class Driver:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._outbox.run)
             nursery.start_soon(self._keep_time)
+            nursery.start_soon(self._end_if_barred)
+
+    async def _end_if_barred(self) -> None:
+        """Ends the node when a vote of its key was seen that it did not make: two processes must not go on with it."""
+        await self._barred.wait()
+        raise Rejected(
+            "own_vote_seen",
+            "a vote of this validator's key was seen that its records do not hold: another process signs with the key, "
+            "or this home is from a backup. From now on it signs nothing until `qenex recover`",
+        )
 
     def feed_input(self, given: Input) -> None:
         """Gives the core one input and carries out what it asks; inputs that arise meanwhile follow in order.
@@ -505,6 +516,9 @@ class Driver:
         if effect.kind is ReportKind.VIEW_CHANGE and self._own is not None:
             self._own = None
             self._proposals.budget.failed()
+        if effect.kind is ReportKind.SIGNING and effect.code == "records_lost":
+            # That it may not sign is durable first: it must hold after the restart, whoever does that.
+            self._outbox.send(self._barred.set)
         if isinstance(effect.message, Evidence) and effect.kind is ReportKind.EVIDENCE:
             self._evidence.take(effect.message.encode())
             self.work_changed()

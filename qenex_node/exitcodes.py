@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     STORE_LOCKED = 21
     VOTES_MISSING = 22
     VERSION_UNKNOWN = 23
+    OWN_VOTE_SEEN = 24
     HALTED = 30
     PORT_IN_USE = 31
     DISK_LOW = 32
@@ -51,6 +52,7 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.STORE_LOCKED: "Another process has the database open, or runs with the same validator key.",
     ExitCode.VOTES_MISSING: 'The vote records are missing. See "The vote records are lost".',
     ExitCode.VERSION_UNKNOWN: "A file is of a version that this program does not know.",
+    ExitCode.OWN_VOTE_SEEN: 'A vote of its own key was seen that its records lack. See "Two processes with one key".',
     ExitCode.HALTED: "The node halted rather than break a rule of its own; its log says which. Look before restarting.",
     ExitCode.PORT_IN_USE: "A port to listen on is taken.",
     ExitCode.DISK_LOW: "There is less free disk space than `storage.min_free_bytes`.",
@@ -95,6 +97,7 @@ _CODES: Final[dict[str, ExitCode]] = {
     "key_in_use": ExitCode.STORE_LOCKED,
     "votes_missing": ExitCode.VOTES_MISSING,
     "version_unknown": ExitCode.VERSION_UNKNOWN,
+    "own_vote_seen": ExitCode.OWN_VOTE_SEEN,
     "port_in_use": ExitCode.PORT_IN_USE,
     "disk_low": ExitCode.DISK_LOW,
     "disk_error": ExitCode.DISK_ERROR,

@@ -62,6 +62,12 @@ from state.types import Hash
 
 log = Log("qenex.node")
 
+_REFUSALS: Final = {
+    "reported": "this home's report of a lost quorum waits for the statement of all validators",
+    "records_lost": "a vote of its key was seen that is not in its records: it signs nothing until `recover`",
+    "silent": "this validator watches in silence whether another process votes with its key",
+}
+
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 SWITCH_SECONDS: Final = 0.001
 _SIGNALS_SECONDS: Final = 0.02
@@ -457,8 +463,9 @@ class Node:
             return None
         if self._votes_missing:
             return Reason("votes_missing", self._why_votes_missing())
-        if self.driver.snapshot.refusal == "reported":
-            return Reason("reported", "this home's report of a lost quorum waits for the statement of all validators")
+        refusal = self.driver.snapshot.refusal or ""
+        if refusal in _REFUSALS:
+            return Reason(refusal, _REFUSALS[refusal])
         return Reason("recovering", "this validator lost vote records and signs nothing until it is safe to")
 
     def _why_votes_missing(self) -> str:

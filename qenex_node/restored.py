@@ -24,6 +24,8 @@ def core_config(config: Config, genesis: Genesis, key: bytes | None) -> CoreConf
         drift_ms=genesis.parameters.drift_ms,
         progress_timeout_ms=section.progress_timeout_ms,
         progress_timeout_max_ms=section.progress_timeout_max_ms,
+        silence_heights=section.silence_heights,
+        silence_quiet_ms=section.silence_ms,
     )
 
 
