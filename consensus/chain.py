@@ -5,7 +5,7 @@ Promises and views outlive heights, within a set; votes, proposals and timers of
 
 from __future__ import annotations
 
-from consensus import evidence, own_votes, recovery, timers
+from consensus import evidence, own_votes, recovery, repair, timers
 from consensus.certificates import learn_committed
 from consensus.core import Core, Former
 from consensus.interface import Committed
@@ -30,6 +30,7 @@ def on_committed(core: Core, event: Committed) -> None:
     timers.shorten(core)
     core.restore_height()
     own_votes.on_height(core)
+    repair.on_height(core)
 
 
 def _start_set(core: Core, validators: ValidatorSet, last: Certificate) -> None:

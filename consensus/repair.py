@@ -80,6 +80,12 @@ def on_tick(core: Core) -> None:
     core.still_height = core.height
 
 
+def on_height(core: Core) -> None:
+    """What was said at the height below is void: a suspicion that lasts is said again soon, not after a second."""
+    if core.suspicion is not None:
+        core.repeat_at = min(core.repeat_at, core.now + core.config.status_busy_ms)
+
+
 def settle(core: Core) -> None:
     """Sends STATUS when it is due, and asks for blocks as soon as a certificate proves that we are behind."""
     if core.proven > core.height and core.proven > core.sync_asked:

@@ -126,7 +126,7 @@ class Commits:
         header = executed.block.header
         now_ms = self._now_ms()
         removed = self._mempool.committed(executed.transactions, header.time_ms)
-        self._left_out.committed(removed.committed)
+        self._left_out.committed(removed.committed, header.proposer)
         waited = [entry.tx for entry in (*removed.committed, *removed.stale, *removed.expired)]
         # One that waited may carry other signatures than the one with its id in the block.
         settled = {tx.wire_hash: tx for tx in (*executed.transactions, *waited)}

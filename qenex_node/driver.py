@@ -168,7 +168,7 @@ class Driver:
         )
         self._suspicions = Suspicions(
             reach=self._reach,
-            primary=lambda: self._key_of(self._replica.snapshot().primary),
+            primary=lambda: self.primary_key,
             works=self._owes_progress,
             tell=lambda reason: self.feed_input(Complaint(reason)),
         )
@@ -204,6 +204,11 @@ class Driver:
         index = self._store.validators.index_of(validator_key)
         message = None if index is None else self._replica.latest_vote(index)
         return None if message is None else encode_message(message)
+
+    @property
+    def primary_key(self) -> bytes | None:
+        """The consensus key of the primary of the height being decided, in the view that this node is in."""
+        return self._key_of(self._replica.snapshot().primary)
 
     def validators_reachable(self) -> int:
         """Returns how many validators in force were heard of lately, this node included if it is one of them."""
@@ -346,6 +351,11 @@ class Driver:
         """Takes a reason to suspect the primary that the mempool gives, or that there is none any more."""
         self._suspicions.complain(reason)
 
+    def _primary_changed(self) -> None:
+        """What the last primary left out is no reason to suspect the next one, who may still be out of reach."""
+        self._left_out.primary_changed()
+        self._suspicions.complain(None)
+
     def _owes_progress(self) -> bool:
         return self._has_work() or self._replica.snapshot().proposal is not None
 
@@ -371,7 +381,7 @@ class Driver:
 
     def _validators_changed(self) -> None:
         self._reach.keep(self._store.validators)
-        self._left_out.primary_changed()
+        self._primary_changed()
         self._journal.validators_changed(self._replica.snapshot().view)
         self._feed.changed()
 
@@ -524,8 +534,7 @@ class Driver:
             self.work_changed()
         self._journal.note(effect, self._replica.snapshot, self.inbox.validators_at)
         if effect.kind is ReportKind.VIEW_ENTERED:
-            self._left_out.primary_changed()
-            self._suspicions.judge()
+            self._primary_changed()
         if effect.kind in (ReportKind.EVIDENCE, ReportKind.VIEW_ENTERED, ReportKind.SIGNING):
             self._feed.changed()
 

@@ -91,7 +91,7 @@ class Housekeeping:
             self._gossip.drop_if_hopeless(tx)
         if had_work and not self._mempool.has_work():
             self._driver.work_changed()
-        complaint = "left_out" if self._left_out.judge(self._mempool.oldest()) else None
+        complaint = "left_out" if self._left_out.judge(self._mempool.oldest(), self._driver.primary_key) else None
         if complaint is not None or self._complaint is not None:
             self._driver.complain(complaint)
         self._complaint = complaint

@@ -210,7 +210,8 @@ class Node:
         )
         self._commits.on_head = self._snapshots.on_committed
         # A chain that is being fetched passes many heights that others have made snapshots of long ago.
-        self._snapshots.catching_up = lambda: self._state_sync.active or self.sync.syncing
+        interval = self.config.snapshots.interval_heights
+        self._snapshots.catching_up = lambda: self.sync.target_height - self.store.head.height >= interval
 
     def _make_replica(self) -> Replica:
         config = core_config(self.config, self._home.genesis, self._key)
@@ -492,7 +493,7 @@ class Node:
         yield m.CONSENSUS_QUORUM, (), validators.quorum
         yield m.STATE_OLDEST_HEIGHT, (), self.store.oldest_state_height
         yield m.SYNC_TARGET, (), max(self.sync.target_height, self.store.head.height)
-        yield m.SYNC_SYNCING, (), int(self.sync.syncing)
+        yield m.SYNC_SYNCING, (), int(self.sync.catching_up)
         stats = self.mempool.stats()
         yield m.MEMPOOL_TRANSACTIONS, ("ready",), stats.ready
         yield m.MEMPOOL_TRANSACTIONS, ("gap",), stats.gap

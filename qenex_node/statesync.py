@@ -216,7 +216,7 @@ class StateSync:
         """Returns a whole snapshot that lies here already, as after a crash in the last step."""
         for snapshot in self._snapshots.held:
             if snapshot.height >= self._least_height():
-                await self._prove(snapshot.manifest, snapshot.certificate)
+                await self.prove(snapshot.manifest, snapshot.certificate)
                 return snapshot
         return None
 
@@ -232,7 +232,7 @@ class StateSync:
                 # Whoever offered it is passed over by now.
                 continue
             manifest, certificate = proved
-            await self._prove(manifest, certificate)
+            await self.prove(manifest, certificate)
             self._check_space(manifest)
             draft = await trio.to_thread.run_sync(Draft.to_fetch, self._root, manifest, certificate)
             fetch = _Fetch(self, manifest, draft)
@@ -307,7 +307,7 @@ class StateSync:
             return manifest, certificate
         return None
 
-    async def _prove(self, manifest: Manifest, certificate: Certificate) -> None:
+    async def prove(self, manifest: Manifest, certificate: Certificate) -> None:
         """Proves a manifest's header from what this node knows for certain; raises Rejected("header_unproved")."""
         context = self._genesis.context
         wanted = prove_header(context, self._trusted(), manifest.header.height)

@@ -100,6 +100,11 @@ class BlockSync:
         claimed = claims[f] if len(claims) > f else max((peer.height for peer in peers), default=0)
         return max(self._proven_height, claimed)
 
+    @property
+    def catching_up(self) -> bool:
+        """Whether blocks, or a snapshot in their stead, are being fetched."""
+        return self.syncing or self.held
+
     def note_height(self, peer: Peer, height: int) -> None:
         """Notes what height a peer claims to be at."""
         peer.note_height(height)

@@ -106,7 +106,7 @@ class View:
         return NodeStatus(
             view=snapshot.view,
             primary=self.store.validators.validators[snapshot.primary].name,
-            sync=SyncStatus(self._sync.syncing, max(self._sync.target_height, self.store.head.height)),
+            sync=SyncStatus(self._sync.catching_up, max(self._sync.target_height, self.store.head.height)),
             version=__version__,
             node_id=bytes.fromhex(self._network.id),
             role="validator" if self._in_force() else "full",

@@ -181,7 +181,7 @@ def _seeds(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--seeds", metavar="A..B", default="0..999", show_default=True, callback=_seeds, help="From A to B.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so long [default: when done].")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes [default: one for each core].")
-@click.option("--plan", default="storm", show_default=True, help="How a run is drawn from its seed.")
+@click.option("--plan", default="mixed", show_default=True, help="How a run is drawn from its seed.")
 @click.option("--results", type=click.Path(dir_okay=False, path_type=Path), help="Where results add up.")
 @click.option("--replay", type=click.IntRange(0), metavar="SEED", help="Show one run, line by line, instead.")
 @_options

@@ -59,6 +59,14 @@ class OldPromise:
 
 
 @dataclass(frozen=True, slots=True)
+class Border:
+    """The last height of a validator set is certified twice, in views 0 and 1; who is in the next set is shown both.
+
+    For four validators of which 1 is the puppet and one other is replaced by the first spare.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Starve:
     """For a while most COMMITs are lost, and one that would make a quorum is late."""
 
@@ -67,7 +75,7 @@ class Starve:
     late_us: int
 
 
-Scheme: TypeAlias = Ladder | OldPromise | Starve
+Scheme: TypeAlias = Ladder | OldPromise | Border | Starve
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,14 @@ from devnet.simulation.council import Council
 from devnet.simulation.disk import Disk
 from devnet.simulation.durable import Promises, Records
 from devnet.simulation.faults import Link, arm
+from devnet.simulation.garbler import Garbler
 from devnet.simulation.liars import CONDUCTS
 from devnet.simulation.machine import Machine
 from devnet.simulation.network import Network
 from devnet.simulation.operators import Operators
 from devnet.simulation.schedule import SECOND, Schedule
 from devnet.simulation.schemes import play
-from devnet.simulation.settings import CALM, CORRECT, Settings
+from devnet.simulation.settings import CALM, CORRECT, GARBLER, Settings
 from devnet.simulation.signatures import STAND_IN, Scheme, real
 from devnet.simulation.trace import Trace, describe, describe_end, describe_message
 from devnet.simulation.twins import RoundGate
@@ -181,7 +182,8 @@ class Cluster:
     def conduct_of(self, who: int, rng: random.Random) -> Conduct:
         """Returns how an identity behaves as a validator."""
         conducts = self.settings.conducts
-        return CONDUCTS[conducts[who] if who < len(conducts) else CORRECT](rng)
+        name = conducts[who] if who < len(conducts) else CORRECT
+        return Garbler(rng) if name == GARBLER else CONDUCTS[name](rng)
 
     def is_correct(self, who: int) -> bool:
         """Returns whether an identity does what its core says."""
@@ -359,6 +361,14 @@ class Cluster:
         """Takes a machine's power and its vote records."""
         self.trace(machine, "loses its vote records")
         self.machines[machine].lose_records(down_us, recovered=recovered)
+
+    def lose_quorum(self, machines: tuple[int, ...]) -> None:
+        """Takes these machines' power and vote records."""
+        self.trace(WORLD, "machines {} lose their vote records", machines)
+        for number in machines:
+            self.machines[number].stop()
+            self.machines[number].disk.lose_records()
+        self.operators.lost_quorum([self.machines[number] for number in machines])
 
     def lose_disk(self, machine: int, down_us: int) -> None:
         """Takes a machine's power and all that it holds."""

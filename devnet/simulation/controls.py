@@ -61,6 +61,7 @@ CONTROLS: Final = (
     Control("mixed-views", "hostile", FORK, 300),
     Control("early-recovery", "hostile", FORK, 200),
     Control("lone-suspicion", "liars", ANY, 100),
+    Control("one-view-for-all-sets", "border", FORK, 40),
     Control("strict-again", "storm", ANY, 400),
 )
 

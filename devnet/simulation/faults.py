@@ -7,7 +7,7 @@ how often faults come is decided elsewhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from consensus.messages import Kind
 from devnet.simulation.schedule import Schedule
@@ -65,6 +65,14 @@ class LoseRecords:
     machine: int
     down_us: int
     recovered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoseQuorum:
+    """Machines lose power and vote records at one moment, more than f of them: all operators act together."""
+
+    at_us: int
+    machines: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +143,12 @@ class ClockStep:
     by_ms: int
 
 
-Fault: TypeAlias = (
-    Cut | Hush | Crash | CrashAtEffect | LoseRecords | LoseDisk | Damage | Restore | FullDisk | Slow | Pause | ClockStep
-)
+Loss: TypeAlias = LoseRecords | LoseQuorum | LoseDisk | Damage | Restore
+"""What makes a validator forget what it signed."""
+
+LOSSES: Final = (LoseRecords, LoseQuorum, LoseDisk, Damage, Restore)
+
+Fault: TypeAlias = Cut | Hush | Crash | CrashAtEffect | Loss | FullDisk | Slow | Pause | ClockStep
 
 
 class Victims(Protocol):
@@ -159,6 +170,9 @@ class Victims(Protocol):
 
     def lose_records(self, machine: int, down_us: int, recovered: bool) -> None:
         """Takes a machine's power and its vote records."""
+
+    def lose_quorum(self, machines: tuple[int, ...]) -> None:
+        """Takes these machines' power and vote records."""
 
     def lose_disk(self, machine: int, down_us: int) -> None:
         """Takes a machine's power and all that it holds."""
@@ -206,6 +220,8 @@ def arm(fault: Fault, victims: Victims) -> None:
             at(until_us, lambda: victims.hush(links, kinds, -1))
         case LoseRecords(at_us, machine, down, recovered):
             at(at_us, lambda: victims.lose_records(machine, down, recovered))
+        case LoseQuorum(at_us, machines):
+            at(at_us, lambda: victims.lose_quorum(machines))
         case LoseDisk(at_us, machine, down):
             at(at_us, lambda: victims.lose_disk(machine, down))
         case Damage(at_us, machine, down, chain):
@@ -236,5 +252,5 @@ def end_of(fault: Fault) -> int:
             return fault.at_us + max(fault.down_us)
         case CrashAtEffect() | LoseRecords() | LoseDisk() | Damage():
             return fault.at_us + fault.down_us
-        case ClockStep():
+        case ClockStep() | LoseQuorum():
             return fault.at_us

@@ -34,7 +34,7 @@ from consensus.interface import (
     SetTimer,
     Tick,
 )
-from consensus.messages import Decided, Evidence, Message
+from consensus.messages import Decided, Evidence, Message, decode_message
 from consensus.replica import Replica
 from devnet.simulation.checks import Violation
 from devnet.simulation.conducts import Conduct
@@ -45,6 +45,7 @@ from devnet.simulation.parcels import (
     At,
     BlocksSent,
     BodySent,
+    Garbled,
     Hello,
     Parcel,
     Shown,
@@ -59,7 +60,7 @@ from devnet.simulation.schedule import MS
 from devnet.simulation.settings import Timing
 from devnet.simulation.work import Work
 from devnet.simulation.world import START_MS
-from state.errors import InvariantError
+from state.errors import DecodeError, InvariantError
 from state.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Machine:
         self.skew_ms = 0
         self.life = 0
         self.up = False
+        self.held = False
         self._faulty = not cluster.is_correct(who)
         self._plain = type(self.conduct) is Conduct
         self._others = tuple(other for other, one in enumerate(cluster.settings.machines()) if one != who)
@@ -119,7 +121,7 @@ class Machine:
         cluster = self.cluster
         self.life += 1
         self.up = True
-        self._outbox: deque[Effect | tuple[int, Message]] = deque()
+        self._outbox: deque[RecordWrite | Broadcast | Commit | PushTransactions | tuple[int, Message]] = deque()
         self._writing = False
         self._timer_ms: int | None = None
         # A monotonic clock begins anywhere, and nothing of it survives a restart.
@@ -127,13 +129,16 @@ class Machine:
         self._ticked_ms = -1
         self._guarded(self._begin)
 
-    def _begin(self) -> None:
-        cluster, chain = self.cluster, self.disk.chain
+    @property
+    def sign(self) -> Callable[[bytes], bytes] | None:
+        """Signs as this machine's validator; None where it has no key."""
+        return None if self.key is None else partial(self.cluster.scheme.sign, self.key)
+
+    def restored(self) -> Restored:
+        """Returns where a process finds itself when it begins; raises Damaged."""
+        chain = self.disk.chain
         self.disk.open()
-        self.pool = Pool(cluster.clients.sequences(chain))
-        self.fetching = Fetching(self)
-        self.work = Work(self)
-        restored = Restored(
+        return Restored(
             head=chain.head,
             certificate=chain.certificate,
             validators=chain.validators,
@@ -141,8 +146,14 @@ class Machine:
             records=self.disk.votes.all() if self.disk.votes.exist else None,
             load_block=self.disk.known_block,
         )
-        sign = None if self.key is None else partial(cluster.scheme.sign, self.key)
-        self.core: Replica = cluster.variant.replica(self._config(), restored, sign, self._faulty)
+
+    def _begin(self) -> None:
+        cluster = self.cluster
+        restored = self.restored()
+        self.pool = Pool(cluster.clients.sequences(self.disk.chain))
+        self.fetching = Fetching(self)
+        self.work = Work(self)
+        self.core: Replica = cluster.variant.replica(self.config(), restored, self.sign, self._faulty)
         self._tick()
         cluster.started(self)
         self._tell_height()
@@ -151,7 +162,8 @@ class Machine:
             if restored.records is None:
                 cluster.operators.cannot_sign(self, chain_intact=True)
 
-    def _config(self) -> Config:
+    def config(self) -> Config:
+        """Returns what its core is told once."""
         genesis, timing = self.cluster.world.genesis, self.timing
         return Config(
             chain_id=genesis.chain_id,
@@ -167,19 +179,28 @@ class Machine:
 
     def lose_power(self, down_us: int) -> None:
         """Ends the process at once; it starts again after `down_us`."""
-        if not self.up:
-            return
-        self.cluster.trace(self.number, "loses power for {} ms", down_us // MS)
-        self.up = False
-        self.life += 1
-        self._dies_in = None
-        self._paused_until_us = 0
-        self.disk.lose_power(self.rng)
+        if self.up:
+            self.cluster.trace(self.number, "loses power for {} ms", down_us // MS)
+            self.stop()
+            self.start_after(down_us)
+
+    def stop(self) -> None:
+        """Ends the process, if one runs, for good."""
+        if self.up:
+            self.up = False
+            self.life += 1
+            self._dies_in = None
+            self._paused_until_us = 0
+            self.disk.lose_power(self.rng)
+
+    def start_after(self, down_us: int) -> None:
+        """Begins a process after a while, unless one runs by then or the operator holds it back."""
         self.cluster.schedule.after(down_us, self._power_returns)
 
     def _power_returns(self) -> None:
-        self.cluster.trace(self.number, "starts at height {}", self.disk.chain.head.height)
-        self.start()
+        if not self.up and not self.held:
+            self.cluster.trace(self.number, "starts at height {}", self.disk.chain.head.height)
+            self.start()
 
     def lose_records(self, down_us: int, *, recovered: bool) -> None:
         """Loses power and all vote records; the operator runs `recover` before the start, or only when that tells."""
@@ -290,6 +311,8 @@ class Machine:
             case Spoken(message):
                 if self.cluster.proved(self, message):
                     self._hear(message)
+            case Garbled(data):
+                self._read(data)
             case Transactions(transactions):
                 self.take(transactions)
                 self.fetching.transactions_came(transactions)
@@ -310,6 +333,16 @@ class Machine:
             case Shown(message):
                 if self.own(message) and self.cluster.proved(self, message) and not self._faulty:
                     self.step(OwnVoteShown(message))
+
+    def _read(self, data: bytes) -> None:
+        """Makes of bytes what a node makes of a frame."""
+        try:
+            message = decode_message(data)
+        except DecodeError as error:
+            self.cluster.trace(self.number, "cannot read what came: {}", error)
+            return
+        if self.cluster.proved(self, message):
+            self._hear(message)
 
     def _hear(self, message: Message) -> None:
         if not self._plain and self.index is not None:
@@ -365,7 +398,10 @@ class Machine:
                 case Send(to, message):
                     # The index is one of the set in force now, and of no other by the time that it leaves.
                     self._outbox.append((self.whose(to), message))
-                case Persist() | Broadcast() | Commit() | PushTransactions():
+                case Persist():
+                    # Looked up now: by the time that it is written, a commit may have let go of the candidates.
+                    self._outbox.append(self._record_write(effect))
+                case Broadcast() | Commit() | PushTransactions():
                     self._outbox.append(effect)
                 case SetTimer(at_ms):
                     self._set_timer(at_ms)
@@ -398,7 +434,7 @@ class Machine:
         while self._outbox and not self._writing and self.up:
             effect = self._outbox.popleft()
             match effect:
-                case Persist():
+                case RecordWrite():
                     self._persist(effect)
                 case (who, message):
                     self._say(who, message)
@@ -415,15 +451,18 @@ class Machine:
                 case PushTransactions():
                     self._send_all(Transactions(self.pool.oldest(PUSHED_MAX)))
 
-    def _persist(self, effect: Persist) -> None:
+    def _record_write(self, effect: Persist) -> RecordWrite:
         bodies = [self.fetching.body(block_hash) for block_hash in effect.bodies]
-        if any(body is None for body in bodies):
-            raise InvariantError("a Persist asks for a body that is not at hand")
         stored = tuple(body for body in bodies if body is not None)
+        if len(stored) < len(bodies):
+            raise InvariantError("a Persist asks for a body that is not at hand")
+        return RecordWrite(effect.puts, effect.deletes, stored, effect.bodies_dropped)
+
+    def _persist(self, write: RecordWrite) -> None:
         self._count_effect()
         if not self.up:
             return
-        self.disk.issue(RecordWrite(effect.puts, effect.deletes, stored, effect.bodies_dropped))
+        self.disk.issue(write)
         if self.cluster.variant.persists_first:
             self._writing = True
             self.later(self.timing.write_us * self.slowness, self._persisted)

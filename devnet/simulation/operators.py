@@ -6,12 +6,23 @@ records are recovered. They never restore what a validator might have signed aga
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from consensus.records import decode_records, recovery_records
+from consensus.records import REPORT_KEY, decode_records, recovery_records
+from consensus.statement import (
+    RecordsChange,
+    Report,
+    Statement,
+    check_statement,
+    make_report,
+    report_change,
+    statement_change,
+    statement_of,
+)
 from devnet.simulation.disk import OWNER, Disk
 from devnet.simulation.schedule import MS
-from state.errors import Rejected
+from state.errors import InvariantError, Rejected
 from state.store import VoteBatch
 from state.store.errors import Damaged, StoreError
 from state.store.votes import VoteRecords
@@ -21,6 +32,8 @@ if TYPE_CHECKING:
     from devnet.simulation.machine import Machine
 
 ATTENTION_US: Final = 150 * MS
+CATCH_UP_US: Final = 800 * MS
+LOOK_US: Final = 4_000 * MS
 
 
 class Operators:
@@ -38,7 +51,7 @@ class Operators:
             self._cluster.forgets(machine)
             if machine.key is not None:
                 recover(machine.disk, chain_intact=False, now_ms=machine.wall_ms())
-        self._cluster.schedule.after(ATTENTION_US, lambda: machine.start() if not machine.up else None)
+        machine.start_after(ATTENTION_US)
 
     def cannot_sign(self, machine: Machine, *, chain_intact: bool) -> None:
         """A running validator says that its vote records are lost."""
@@ -51,6 +64,90 @@ class Operators:
                 recover(machine.disk, chain_intact=chain_intact, now_ms=machine.wall_ms())
 
         self._cluster.schedule.after(ATTENTION_US, act)
+
+    def lost_quorum(self, machines: Sequence[Machine]) -> None:
+        """More validators than the others can spare lost their records: all are stopped, and state what is left.
+
+        Where that cannot be done yet, because somebody is behind, all start once more and it is tried again.
+        """
+        cluster = self._cluster
+        members = [machine for machine in cluster.machines if machine.index is not None]
+        stopped = [machine for machine in cluster.machines if machine in members or machine in machines]
+        for machine in stopped:
+            machine.stop()
+            machine.held = True
+
+        def act() -> None:
+            try:
+                statement = _state(members)
+            except Rejected as error:
+                cluster.trace(-1, "the operators cannot state what is left: {}", error)
+                cluster.count(f"statement refused {error.code}")
+                cluster.schedule.after(CATCH_UP_US, lambda: self.lost_quorum(machines))
+            else:
+                cluster.count("statements")
+                height = statement.terms.head_height
+                cluster.trace(-1, "the operators state what is left, from height {} on", height)
+                cluster.schedule.after(LOOK_US, lambda: self._look(machines))
+            for machine in stopped:
+                machine.held = False
+                machine.start_after(0)
+
+        cluster.schedule.after(ATTENTION_US, act)
+
+    def _look(self, machines: Sequence[Machine]) -> None:
+        """States what is left once more if nobody can go on: the set changed before the statement had done its work."""
+        members = [machine for machine in self._cluster.machines if machine.index is not None and machine.up]
+        silent = [machine for machine in members if not machine.core.snapshot().may_sign]
+        validators = self._cluster.newest_chain().validators
+        if len(silent) > validators.n - validators.quorum:
+            self.lost_quorum(machines)
+
+
+def _state(members: Sequence[Machine]) -> Statement:
+    """Does what `qenex recover --quorum-lost` does in its steps, on each home; raises Rejected."""
+    cluster = members[0].cluster
+    verify = cluster.scheme.verify
+    for machine in members:
+        report = make_report(machine.config(), machine.restored(), _signer(machine))
+        write_change(machine.disk, report_change(report))
+    reports = [_report(machine) for machine in members]
+    statement = statement_of(reports)
+    for machine in members:
+        chain = machine.disk.chain
+        check_statement(
+            statement,
+            cluster.world.genesis.hash,
+            chain.validators,
+            chain.validators_since,
+            chain.validators_at,
+            verify,
+        )
+    statement = Statement.decode(statement.encode())
+    for machine in members:
+        write_change(machine.disk, statement_change(statement, machine.config(), machine.restored()))
+    return statement
+
+
+def _report(machine: Machine) -> Report:
+    """Returns the report that a home holds, as it travels to the others."""
+    return Report.decode(decode_records({REPORT_KEY: machine.disk.records[REPORT_KEY]}).report or b"")
+
+
+def _signer(machine: Machine) -> Callable[[bytes], bytes]:
+    if machine.sign is None:
+        raise InvariantError("a member of the set has a key")
+    return machine.sign
+
+
+def write_change(disk: Disk, change: RecordsChange) -> None:
+    """Writes what a pure function wants written into a stopped validator's records."""
+    votes = VoteRecords(disk.database)
+    if not votes.exist:
+        votes.create(OWNER)
+    batch = disk.database.batch()
+    votes.stage(batch, VoteBatch(change.puts, change.deletes))
+    disk.database.write(batch)
 
 
 def recover(disk: Disk, *, chain_intact: bool, now_ms: int) -> None:

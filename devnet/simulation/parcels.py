@@ -83,6 +83,13 @@ class At:
     height: int
 
 
-Parcel: TypeAlias = (
-    Spoken | Transactions | WantTransactions | WantBody | BodySent | WantBlocks | BlocksSent | Hello | Shown | At
-)
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """Bytes that are said to be a consensus message."""
+
+    data: bytes
+
+
+Asked: TypeAlias = WantTransactions | WantBody | WantBlocks
+Answered: TypeAlias = Transactions | BodySent | BlocksSent | Shown
+Parcel: TypeAlias = Spoken | Garbled | Asked | Answered | Hello | At

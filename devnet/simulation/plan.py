@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from devnet.simulation.faults import end_of
+from devnet.simulation.faults import LOSSES, LoseQuorum, end_of
 from devnet.simulation.network import WIDE_MS
 from devnet.simulation.plan_adversaries import draw_conducts, halves, hidden_commit, schemed
-from devnet.simulation.plan_attacks import attacker, hostile, liars, too_many_twins, twins
+from devnet.simulation.plan_attacks import attacker, border, hostile, liars, too_many_twins, twins
 from devnet.simulation.plan_faults import STORM_US, faults, links, losses, reforms, timing
 from devnet.simulation.schedule import SECOND
-from devnet.simulation.settings import TWIN, Settings
+from devnet.simulation.settings import CORRECT, TWIN, Settings
+from devnet.simulation.world import world_of
 
 EXACT: Final = 17
 
@@ -23,22 +24,35 @@ def draw(seed: int) -> Settings:
     if seed % 3 == 2:
         return replace(schemed(seed), exact=seed % 100 == EXACT)
     rng = random.Random(f"{seed} plan")
-    return _storm(seed, rng, rng.choice((4, 4, 4, 5, 6, 7)))
+    return _storm(seed, rng, draw_conducts(rng, rng.choice((4, 4, 4, 5, 6, 7))))
 
 
 def large(seed: int) -> Settings:
     """Returns the same with more validators than most networks have."""
     rng = random.Random(f"{seed} large")
-    return _storm(seed, rng, rng.randint(8, 16))
+    return _storm(seed, rng, draw_conducts(rng, rng.randint(8, 16)))
+
+
+def quorum_lost(seed: int) -> Settings:
+    """Returns a storm in which more than f validators lose their vote records, though fewer than a quorum."""
+    rng = random.Random(f"{seed} quorum lost")
+    n = rng.choice((4, 4, 5, 6, 7))
+    settings = _storm(seed, rng, [CORRECT] * n)
+    validators = world_of(n, 0).validators
+    lost = rng.sample(range(n), rng.randint(validators.f + 1, validators.quorum - 1))
+    # What else a disk could lose beside that would be more than anybody can bear.
+    bearable = tuple(fault for fault in settings.faults if not isinstance(fault, LOSSES))
+    return replace(settings, faults=(*bearable, LoseQuorum(rng.randrange(STORM_US), tuple(lost))))
 
 
 def mixed(seed: int) -> Settings:
-    """Returns a storm, and each fiftieth time one of a large network."""
-    return large(seed) if seed % 50 == 49 else draw(seed)
+    """Returns a storm or, in two of five seeds, one against an attacker, twins or liars, or what else is rare."""
+    chosen = random.Random(f"{seed} mix").choice(MIX)
+    return replace(chosen(seed), exact=seed % 100 == EXACT)
 
 
-def _storm(seed: int, rng: random.Random, n: int) -> Settings:
-    conducts = draw_conducts(rng, n)
+def _storm(seed: int, rng: random.Random, conducts: list[str]) -> Settings:
+    n = len(conducts)
     spares = rng.choice((0, 0, 0, 1, 2))
     followers = rng.choice((0, 0, 0, 0, 1))
     changes = reforms(rng, conducts, spares) if spares or rng.random() < 0.1 else ()
@@ -66,12 +80,24 @@ def _storm(seed: int, rng: random.Random, n: int) -> Settings:
     )
 
 
+MIX: Final = (
+    *(draw,) * 60,
+    *(attacker,) * 15,
+    *(twins,) * 10,
+    *(liars,) * 5,
+    *(border,) * 5,
+    *(quorum_lost,) * 4,
+    large,
+)
+
 PLANS: Final[dict[str, Callable[[int], Settings]]] = {
     "storm": draw,
     "large": large,
+    "quorum-lost": quorum_lost,
     "mixed": mixed,
     "halves": halves,
     "attacker": attacker,
+    "border": border,
     "hostile": hostile,
     "liars": liars,
     "twins": twins,

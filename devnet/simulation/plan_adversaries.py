@@ -8,11 +8,12 @@ from typing import Final
 
 from consensus.messages import Kind
 from devnet.simulation.faults import Crash, Cut, Fault, Hush, end_of
+from devnet.simulation.liars import LIARS
 from devnet.simulation.plan_faults import STORM_US, between, timing, when
 from devnet.simulation.schedule import MS, SECOND
-from devnet.simulation.settings import CORRECT, TWIN, Settings
+from devnet.simulation.settings import CORRECT, GARBLER, TWIN, Settings
 
-FAULTY: Final = (TWIN, "mute", "selective", "liar", "liar", "censor")
+FAULTY: Final = (TWIN, TWIN, GARBLER, "mute", "selective", "selective", "liar", "censor", *LIARS)
 
 
 def draw_conducts(rng: random.Random, n: int) -> list[str]:

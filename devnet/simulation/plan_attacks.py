@@ -6,13 +6,14 @@ In all of them at most f validators are faulty: every law must hold.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import product
 from typing import Final
 
-from devnet.simulation.attacks import Fall, Groups, Ladder, OldPromise, Opening, Scheme, Starve, Step
+from devnet.simulation.attacks import Border, Fall, Groups, Ladder, OldPromise, Opening, Scheme, Starve, Step
 from devnet.simulation.liars import LIARS
 from devnet.simulation.schedule import MS, SECOND
-from devnet.simulation.settings import CORRECT, PUPPET, TWIN, Links, Settings, Timing
+from devnet.simulation.settings import CORRECT, PUPPET, REPLACE, TWIN, Links, Reform, Settings, Timing
 from devnet.simulation.twins import partitions
 
 ATTACK_US: Final = 6 * SECOND
@@ -55,6 +56,20 @@ def _attacked(seed: int, rng: random.Random, n: int) -> Settings:
         heights_min=HEIGHTS_MIN,
         submit_until_us=ATTACK_US - SECOND,
         schemes=tuple(_scheme(rng) for _ in range(8)),
+    )
+
+
+def border(seed: int) -> Settings:
+    """Returns a run in which a validator is replaced, and the border of the two sets is attacked."""
+    rng = random.Random(f"{seed} border")
+    settings = _attacked(seed, rng, 4)
+    return replace(
+        settings,
+        conducts=(CORRECT, PUPPET, CORRECT, CORRECT),
+        leader_term=0,
+        spares=1,
+        reforms=(Reform(rng.randrange(SECOND), REPLACE, rng.choice((2, 3)), by=4, ahead=rng.choice((0, 0, 2))),),
+        schemes=(Border(), *settings.schemes[:1]),
     )
 
 

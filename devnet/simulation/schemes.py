@@ -13,7 +13,8 @@ from typing import Any, Final
 from consensus.messages import Decided, Kind, Message, PrePrepare, ViewChange
 from consensus.records import ENTRY_KEY
 from devnet.simulation.attacker import SOUND_RULES, Attacker, Script, Until
-from devnet.simulation.attacks import Fall, Ladder, OldPromise, Opening, Scheme, Starve, Step
+from devnet.simulation.attacks import Border, Fall, Ladder, OldPromise, Opening, Scheme, Starve, Step
+from devnet.simulation.border import border
 from devnet.simulation.parcels import BlocksSent, Spoken
 from devnet.simulation.schedule import MS, SECOND
 from state.types import Height
@@ -94,6 +95,8 @@ def play(attacker: Attacker, schemes: tuple[Scheme, ...]) -> Script:
                 yield from _ladder(attacker, scheme)
             case OldPromise():
                 yield from _old_promise(attacker)
+            case Border():
+                yield from border(attacker)
             case Starve():
                 yield from _starve(attacker, scheme)
         attacker.rest(late_us=SECOND)

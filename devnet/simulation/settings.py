@@ -12,6 +12,7 @@ from devnet.simulation.schedule import MS, SECOND
 HEIGHTS_MIN: Final = 10
 CORRECT: Final = "correct"
 TWIN: Final = "twin"
+GARBLER: Final = "garbler"
 PUPPET: Final = "puppet"
 
 

@@ -13,10 +13,16 @@ from variants import (
     EachForItself,
     EmptyViewChange,
     ForgetsDecision,
+    FreeNewView,
     KeepsAll,
+    LosesPrepared,
+    LosesPromise,
+    LosesPromiseUnwatched,
+    LosesProposal,
     NoCap,
     NoMemory,
     OnlyWaitingIsWork,
+    OutcomeNotRecomputed,
     TrustsForm,
     ViewSurvivesSet,
 )
@@ -126,7 +132,54 @@ def test_prepared_state_lost_by_a_restart() -> None:
         propose_x_in_view_1(cluster)
         cluster.check_agreement()
 
-    needs(scenario, NoMemory(), EmptyViewChange())
+    needs(scenario, NoMemory(), LosesPrepared(), EmptyViewChange())
+
+
+def test_a_new_primary_s_word_for_what_must_be_proposed_again_is_not_taken() -> None:
+    """Everybody works it out from the same VIEW-CHANGEs: a primary that demands nothing of itself gets no votes."""
+
+    def scenario(rules: Rules) -> None:
+        cluster = Cluster(4, byzantine="b", rules=rules)
+        commit_at_a_only(cluster, "c")
+        open_view_1(cluster)
+        must({cluster[name].state.view for name in "cd"} == {1}, "the view is open")
+        propose_x_in_view_1(cluster)
+        cluster.check_agreement()
+
+    needs(scenario, OutcomeNotRecomputed(), FreeNewView())
+
+
+def test_a_promise_outlives_a_restart() -> None:
+    """d promised view 1; restarted, it must not help to commit in view 0 what its VIEW-CHANGE knows nothing of."""
+
+    def scenario(rules: Rules) -> None:
+        cluster = Cluster(4, byzantine="b", rules=rules)
+        forger = cluster.forger("b")
+        cluster.passes = lambda source, to, message: False
+        changes = []
+        for name in "dc":
+            for suspect in "ab":
+                cluster.say("b", cluster.forger(suspect).suspect(1, 0), name)
+            changes += [message for message in cluster[name].sent if isinstance(message, ViewChange)][:1]
+            if name == "d":
+                cluster[name].crash()
+                cluster[name].restart()
+        cluster.queue.clear()
+        cluster.passes = lambda source, to, message: (
+            "c" not in (source, to) and (message.kind is not Kind.COMMIT or to == "a")
+        )
+        cluster.submit(b"B", "a")
+        for vote in forger.votes(1, 0, cluster["a"].bodies_hash()):
+            cluster.say("b", vote, "a" if vote.kind is Kind.COMMIT else "ad")
+            cluster.deliver()
+        cluster.passes = lambda source, to, message: source in "cd" and to in "cd" and message.kind is not Kind.STATUS
+        cluster.say("b", forger.new_view(1, forger.view_change(1, 1), *changes), "cd")
+        propose_x_in_view_1(cluster)
+        cluster.check_agreement()
+
+    needs(scenario, LosesPromiseUnwatched())
+    with pytest.raises(AssertionError, match="does not notice LosesPromise"):
+        needs(scenario, LosesPromise())
 
 
 def test_restarted_primary_proposes_the_same_block_again() -> None:
@@ -147,7 +200,7 @@ def test_restarted_primary_proposes_the_same_block_again() -> None:
         must(cluster.heights() == [2, 2, 2, 2] and cluster["b"].state.view == 0, "no view is lost by it")
         must(all(not node.replica.evidence for node in cluster), "nobody equivocated")
 
-    needs(scenario, NoMemory())
+    needs(scenario, NoMemory(), LosesProposal())
 
 
 def test_clock_rules_do_not_bind_a_reproposal() -> None:

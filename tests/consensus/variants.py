@@ -2,10 +2,11 @@
 
 The faults that a BFT core must not have, and the variant that has each: quorum one too small, `SmallQuorum`; no
 prepared certificate in VIEW-CHANGE, `EmptyViewChange`; lost by a restart: prepared certificate, `LosesPrepared`;
-promise, `LosesPromise`; proposal, `LosesProposal`; entry into the view, `PromiseIsEntry`; no floor, `NoFloor`;
-outcome of the view change not recomputed, `OutcomeNotRecomputed`; votes of several views as one quorum, `MixedViews`;
-view carried across validator sets, `ViewSurvivesSet` and `OneViewForAllSets`; recovery too early, `RecoversAtOnce`.
-Persisting after sending is the driver's fault to have: the simulator has a variant of the driver.
+promise, `LosesPromise` (and `OwnVotesIgnored`, a net below it); proposal, `LosesProposal`; entry into the view,
+`PromiseIsEntry`; no floor, `NoFloor`; outcome of the view change not recomputed, `OutcomeNotRecomputed`; votes of
+several views as one quorum, `MixedViews`; view carried across validator sets, `ViewSurvivesSet` and
+`OneViewForAllSets`; recovery too early, `RecoversAtOnce`. Persisting after sending is the driver's fault to have: the
+simulator has a variant of the driver.
 """
 
 from __future__ import annotations
@@ -280,3 +281,7 @@ class NoRepairAcrossSets(Rules):
 
     def answers_former_set(self):
         return False
+
+
+class LosesPromiseUnwatched(LosesPromise, OwnVotesIgnored):
+    """Both: without the second, the own VIEW-CHANGE inside the NEW-VIEW would tell that the promise was lost."""

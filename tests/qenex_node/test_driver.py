@@ -297,6 +297,19 @@ def test_a_primary_that_is_gone_while_work_waits_is_suspected_after_a_short_grac
     run(test)
 
 
+def test_what_the_last_primary_left_out_is_not_held_against_the_next_one(tmp_path: Path) -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        parts = Parts(tmp_path)
+        await begin(parts, nursery)
+        parts.driver.complain("left_out")
+        parts.core.answers[WorkChanged] = [Report(ReportKind.VIEW_ENTERED, "new_view")]
+        parts.driver.work_changed()
+        parts.driver.work_changed()
+        assert parts.core.of(Complaint) == [Complaint("left_out"), Complaint(None)]
+
+    run(test)
+
+
 def test_a_connection_that_comes_back_or_a_word_through_others_is_no_reason(tmp_path: Path) -> None:
     async def test(nursery: trio.Nursery) -> None:
         parts = Parts(tmp_path)

@@ -10,6 +10,7 @@ import trio
 from consensus.interface import Complaint
 from qenex_node import housekeeping as housekeeping_module
 from tests.qenex_node.node_parts import Parts, run
+from tests.state.store.store_support import VALIDATOR_KEYS
 
 
 def test_a_transaction_whose_key_was_rotated_away_is_dropped_after_some_patience(tmp_path: Path) -> None:
@@ -38,7 +39,9 @@ def test_a_complaint_is_made_while_it_holds_and_withdrawn_once_when_nothing_wait
         parts.wait_for_block(old)
         parts.now_ms += 2_000
         parts.wait_for_block(young)
-        parts.left_out.committed([entry] if (entry := parts.mempool.by_id(young.id)) else [])
+        parts.left_out.committed(
+            [entry] if (entry := parts.mempool.by_id(young.id)) else [], VALIDATOR_KEYS[0].public.data
+        )
         parts.housekeeping.look_after_mempool()
         parts.housekeeping.look_after_mempool()
         for tx in (old, young):

@@ -17,15 +17,18 @@ import trio.testing
 
 from p2p.limits import SCORE_BAN
 from p2p.wire import Kind, encode_frame
+from qenex_node.client.light import LightBlock
 from qenex_node.metrics import Metrics
 from qenex_node.snapshots import SnapshotOptions, Snapshots
 from qenex_node.statesync import CHUNKS_PER_PEER_MAX, StateSync, StateSyncOptions
 from qenex_node.sync import BlockSync
 from state.block import vote_preimage
 from state.codec import encode
-from state.store import Store, VoteBatch
+from state.errors import Rejected
+from state.store import Store, StoreOptions, VoteBatch
 from state.store.snapshots import Draft, Manifest, Snapshot, carry_votes, manifest, run, snapshot_head
 from state.types import VOTE_COMMIT, Certificate, Validator, ValidatorSet, View
+from tests.qenex_node.client.light_support import Heights
 from tests.state.store.store_support import LEDGER, VALIDATORS, Chain, person
 
 GAP = 4
@@ -475,5 +478,62 @@ def test_a_header_of_another_set_is_not_believed_however_its_own_members_signed_
         assert peer.line.sent[Kind.CHUNK_REQUEST] == 0
         assert not node.blocks.held
         node.store.close()
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_a_header_is_proved_through_changes_of_the_set_by_asking_peers_for_those_between(
+    tmp_path: Path, lying: bool
+) -> None:
+    """All four validators are replaced, one at a time; nobody of the last set is in the first. A peer that answers with
+    headers of a set of its own is refused, and banned where what it sent does not hold in itself."""
+    members = [frozenset(range(start, start + 4)) for start in range(9)]
+    heights = Heights([one for one in members for _ in range(3)])
+    last = heights.at(len(heights.sets))
+    asked: list[int] = []
+
+    class Teller(Line):
+        def __init__(self, name: str, block: Callable[[int], LightBlock]) -> None:
+            super().__init__(name, last.header.height)
+            self.block = block
+            self.sync: StateSync
+
+        def deliver(self, kind: Kind, body: Any) -> None:  # type: ignore[override]
+            assert kind is Kind.LIGHT_REQUEST
+            asked.append(body)
+            self.sync.on_light(self, body, encode(self.block(body).to_value()))  # type: ignore[arg-type]
+
+    def cut_short(height: int) -> LightBlock:
+        true = heights.at(height)
+        return replace(true, certificate=replace(true.certificate, signatures=true.certificate.signatures[:2]))
+
+    async def main() -> None:
+        tellers = [Teller("a", cut_short if lying else heights.at), Teller("b", heights.at)]
+        banned: list[str] = []
+        network = SimpleNamespace(
+            connected=lambda: [teller for teller in tellers if teller.name not in banned],
+            report=lambda peer, points, reason: banned.append(peer.name),
+        )
+        store = SimpleNamespace(head=SimpleNamespace(height=0))
+        shelf = SimpleNamespace(root=tmp_path)
+        sync = StateSync(
+            store=store,  # type: ignore[arg-type]
+            genesis=heights.genesis,
+            sync=SimpleNamespace(),  # type: ignore[arg-type]
+            snapshots=shelf,  # type: ignore[arg-type]
+            store_options=StoreOptions(),
+            options=StateSyncOptions(1, 0),
+        )
+        sync.network = network  # type: ignore[assignment]
+        for teller in tellers:
+            teller.sync = sync
+        await sync.prove(SimpleNamespace(header=last.header, validators=last.validators), last.certificate)  # type: ignore[arg-type]
+        assert 1 < len(asked) < len(heights.sets)
+        assert banned == (["a"] if lying else [])
+        forged = heights.forged(last.header.height, range(50, 54), range(50, 54))
+        fake: Any = SimpleNamespace(header=forged.header, validators=forged.validators)
+        with pytest.raises(Rejected, match="header_unproved"):
+            await sync.prove(fake, forged.certificate)
 
     simulate(main)

@@ -97,7 +97,7 @@ def test_ctrl_c_ends_the_command_with_all_that_is_finished_counted(tmp_path):
     told = json.loads(output)
     assert process.returncode == 0
     assert told["seeds"] > 0
-    assert Results(path).tally(told["sources"], "storm").seeds == told["seeds"]
+    assert Results(path).tally(told["sources"], told["plan"]).seeds == told["seeds"]
 
 
 def test_the_command_shows_a_violation_and_replays_it_by_one_command(tmp_path, capsys):

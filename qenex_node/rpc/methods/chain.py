@@ -174,7 +174,7 @@ METHODS: Final = (
             "The set is the one that signed: its hash is the header's validators_hash. The set of the next height is "
             "named by the header's next_validators_hash alone.",
         ),
-        errors=(NOT_FOUND, HEIGHT_AHEAD),
+        errors=(NOT_FOUND, HEIGHT_AHEAD, BLOCK_PRUNED),
         example=(1,),
         plain=get_light_block,
     ),
@@ -183,7 +183,7 @@ METHODS: Final = (
         "The validator set in force at a height.",
         params=(Param("height", HEIGHT, "the height; if left out, the one after the head", None),),
         result=Result("validators", schemas.VALIDATORS, "A validator's index is its place in the list."),
-        errors=(HEIGHT_AHEAD, BLOCK_PRUNED),
+        errors=(HEIGHT_AHEAD,),
         plain=get_validators,
     ),
 )
