@@ -6,10 +6,11 @@ the end of the chain; what left a wiped validator before is still on its way (`o
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
-from cluster import GENESIS, Cluster, Node, must, needs
+from cluster import GENESIS, Cluster, Node, Violated, must, needs
 from variants import KeptForOneHeight, OnlyQuorumCounts
 
 from consensus import interface as io
@@ -27,7 +28,7 @@ from consensus.statement import (
     statement_of,
     withdrawal,
 )
-from state.errors import DecodeError, Rejected
+from state.errors import DecodeError, InvariantError, Rejected
 from state.hashing import sha256
 from state.types import Height, View
 
@@ -218,6 +219,86 @@ def test_old_promises_of_wiped_validators_free_no_height_that_they_may_reach() -
         cluster.check_agreement()
 
     needs(scenario, OnlyQuorumCounts(), KeptForOneHeight())
+
+
+def storm(seed: int, rules: Rules) -> None:
+    """Blocks are decided under loss, the last one before few; some lose everything; old messages return."""
+    rng = random.Random(seed)
+    n = rng.choice([4, 4, 5, 6, 7])
+    cluster = Cluster(n, rules=rules, progress_timeout_max_ms=2000)
+    names = "".join(cluster.everybody)
+    final: dict[int, bytes] = {}
+    said: list[Message] = []
+    loss = {"rate": 0.0, "cut": ""}
+
+    def passes(source: str, to: str, message: Message) -> bool:
+        if message not in said[-32:]:
+            said.append(message)
+        cut = loss["cut"]
+        return rng.random() >= loss["rate"] and (source in cut) == (to in cut)
+
+    def note_final() -> None:
+        for node in cluster:
+            for block, _ in node.chain:
+                known = final.setdefault(block.header.height, block.header.hash)
+                must(known == block.header.hash, f"height {block.header.height} stays what it was")
+
+    cluster.passes = passes
+    for number in range(rng.randrange(2, 9)):
+        loss.update(rate=rng.choice([0.0, 0.2, 0.4]), cut="".join(rng.sample(names, rng.choice([0, 0, 1, 2]))))
+        cluster.submit(b"%d" % number)
+        cluster.run(rng.choice([20, 200, 1200]))
+        if rng.random() < 0.4:
+            for name in rng.sample(names, 2):
+                cluster[name].do(io.Complaint("left_out"))
+            cluster.deliver()
+        note_final()
+    quorum = cluster.set_at(Height(1)).quorum
+    loss.update(rate=0.0, cut="")
+    cluster.run(5000)
+    took_part = rng.sample(names, quorum)
+    cluster.passes = lambda source, to, message: (
+        source in took_part
+        and to in took_part
+        and (message.kind is not Kind.COMMIT or to == took_part[0])
+        and message.kind not in (Kind.STATUS, Kind.DECIDED)
+    )
+    cluster.submit(b"hidden")
+    note_final()
+    cluster.passes = passes
+    wiped = took_part[0] + "".join(rng.sample(sorted(set(names) - {took_part[0]}), rng.randrange(1, quorum - 1)))
+    for name in wiped:
+        wipe(cluster, name, rng.randrange(len(cluster[name].chain) + 1))
+    ceremony(cluster)
+    late = rng.sample(sorted(set(took_part) - set(wiped)), 1)
+    for number in range(6):
+        loss.update(rate=rng.choice([0.0, 0.2]), cut="".join(late) if number < 2 else "")
+        for message in rng.sample(said, min(30, len(said))):
+            cluster[rng.choice(names)].do(io.Received(message))
+        cluster.submit(b"after %d" % number)
+        cluster.run(rng.choice([100, 1500, 4000]))
+        note_final()
+    loss.update(rate=0.0, cut="")
+    cluster.run(20_000)
+    note_final()
+    must(len(set(cluster.heights())) == 1, "all are at one height")
+    must({node.state.refusal for node in cluster} == {None}, "and all sign")
+    must(len({wire for block, _ in cluster["a"].chain for wire in block.wire_hashes}) >= 6, "and the chain went on")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happened_before_a_statement_nothing_final_is_lost(seed: int) -> None:
+    storm(seed, Rules())
+
+
+def test_random_storms_notice_a_statement_under_which_any_quorum_counts() -> None:
+    caught = []
+    for seed in range(8, 18):
+        try:
+            storm(seed, OnlyQuorumCounts())
+        except (Violated, InvariantError):
+            caught.append(seed)
+    assert caught
 
 
 def test_kept_validators_behind_catch_up_before_they_sign() -> None:
