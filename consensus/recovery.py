@@ -33,10 +33,18 @@ def on_committed(core: Core, header: Header, certificate: Certificate) -> None:
 
 
 def on_new_set(core: Core) -> None:
-    """Ends a recovery under a statement where a new set begins at a height at which nothing can have been signed."""
+    """Ends a recovery under a statement where a new set begins at a height at which nothing can have been signed.
+
+    Where it begins earlier, those that lost their records and a new member may have been a quorum in it, and gone far:
+    then only time tells what was signed.
+    """
     terms = core.terms
-    if terms is not None and core.signing.state is SigningState.RECOVERING and core.height >= terms.last_height:
+    if terms is None or core.signing.state is not SigningState.RECOVERING:
+        return
+    if core.height >= terms.last_height:
         keep(core, Signing(SigningState.OPEN, core.height), "recovered")
+    else:
+        keep(core, replace(core.signing, signed_at_most=None), "recovering")
 
 
 def keep(core: Core, signing: Signing, code: str) -> None:

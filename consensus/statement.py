@@ -302,11 +302,11 @@ def statement_of(reports: Sequence[Report]) -> Statement:
     return Statement(tuple(sorted(reports, key=lambda report: report.sender)))
 
 
-def statement_change(statement: Statement, config: Config, restored: Restored) -> RecordsChange:
+def statement_change(statement: Statement, config: Config, restored: Restored, now_ms: int) -> RecordsChange:
     """Returns what applies a checked statement to a stopped validator's records; nothing if it is applied already.
 
-    Raises Rejected("statement_not_ours") unless it holds this home's own last report, and "statement_older" for one
-    that is behind the statement applied before.
+    `now_ms` is the time of day, in ms since 1970 UTC. Raises Rejected("statement_not_ours") unless it holds this home's
+    own last report, and "statement_older" for one that is behind the statement applied before.
     """
     memory = _memory(restored)
     terms = statement.terms
@@ -326,7 +326,7 @@ def statement_change(statement: Statement, config: Config, restored: Restored) -
     if not own.lost:
         return RecordsChange((terms_record(terms),), (REPORT_KEY,))
     # What is left of the lost records counts for nothing: it could only keep this validator from heights below its own.
-    signing = Signing(SigningState.RECOVERING, Height(1), Height(terms.head_height + TERMS_HEIGHTS - 1))
+    signing = Signing(SigningState.RECOVERING, Height(1), Height(terms.head_height + TERMS_HEIGHTS - 1), now_ms)
     puts = (terms_record(terms), signing_record(signing))
     kept = {key for key, _ in puts} | {evidence_key(item) for item in memory.evidence}
     return RecordsChange(puts, tuple(key for key in sorted(restored.records or {}) if key not in kept))

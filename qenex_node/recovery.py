@@ -171,14 +171,15 @@ def read_statement(node_home: NodeHome, reports: Sequence[bytes]) -> tuple[State
         return statement, _stated(statement, store.validators, applied=False)
 
 
-def apply_statement(node_home: NodeHome, key: bytes, statement: Statement) -> Stated:
+def apply_statement(node_home: NodeHome, key: bytes, statement: Statement, *, now_ms: int) -> Stated:
     """Applies a proved statement to a stopped validator's records; again it changes nothing.
 
-    `key` is the validator's public key. Raises Rejected: "statement_not_ours", "statement_older".
+    `key` is the validator's public key, `now_ms` the time of day. Raises Rejected: "statement_not_ours",
+    "statement_older".
     """
     with _opened(node_home) as store:
         config = core_config(node_home.config, node_home.genesis, key)
-        change = statement_change(statement, config, restored_from(store, key))
+        change = statement_change(statement, config, restored_from(store, key), now_ms)
         _write(store, change)
         return _stated(statement, store.validators, applied=bool(change.puts))
 

@@ -187,7 +187,8 @@ def _apply(settings: Settings, node_home: NodeHome, files: tuple[Path, ...], wan
         click.echo(output.fields(_document(node_home, stated)), err=True)
     _meant(WARNING_STATEMENT, yes)
     key = inspect_key(node_home.home.validator_key_file).public.data
-    document = _document(node_home, apply_statement(node_home, key, statement))
+    applied = apply_statement(node_home, key, statement, now_ms=time.time_ns() // 1_000_000)
+    document = _document(node_home, applied)
     output.answer(
         settings,
         document,

@@ -125,7 +125,8 @@ def _state(members: Sequence[Machine]) -> Statement:
         )
     statement = Statement.decode(statement.encode())
     for machine in members:
-        write_change(machine.disk, statement_change(statement, machine.config(), machine.restored()))
+        change = statement_change(statement, machine.config(), machine.restored(), machine.wall_ms())
+        write_change(machine.disk, change)
     return statement
 
 

@@ -85,7 +85,7 @@ def verify(key: bytes, preimage: bytes, signature: bytes) -> bool:
 
 
 def apply(node: Node, statement: Statement) -> RecordsChange:
-    change = statement_change(statement, node.config(), node.restored())
+    change = statement_change(statement, node.config(), node.restored(), node.cluster.now)
     write(node, change)
     return change
 
@@ -593,6 +593,7 @@ def test_a_new_set_at_once_leaves_the_wiped_silent_in_it() -> None:
     cluster.run(3000)
     assert len(cluster["c"].chain) == 2
     assert [cluster[name].replica.snapshot().refusal for name in "abce"] == ["recovering", "recovering", None, None]
+    assert decode_records(cluster["a"].records).signing.signed_at_most is None
     cluster.submit(b"3")
     cluster.run(5000)
     assert len(cluster["c"].chain) == 2
@@ -601,6 +602,49 @@ def test_a_new_set_at_once_leaves_the_wiped_silent_in_it() -> None:
     cluster.submit(b"3")
     cluster.run(5000)
     assert len(cluster["c"].chain) == 3
+
+
+def test_what_the_wiped_decided_with_a_new_member_is_not_decided_again() -> None:
+    """a, b and the new e went on to height 6 without c and d; then a and b are wiped, and e is out of reach."""
+    cluster = Cluster(sets={1: "abcd", 3: "abce"}, progress_timeout_max_ms=4000)
+    cluster.submit(b"1")
+    cluster.passes = lambda source, to, message: (
+        "d" not in (source, to) and (message.kind is not Kind.COMMIT or to != "c") and (source != "e" or to != "c")
+    )
+    cluster.hears_heights = False
+    cluster.submit(b"2", "abce")
+    cluster.passes = lambda source, to, message: source in "abe" and to in "abe"
+    for number in range(3, 7):
+        cluster.submit(b"%d" % number, "abe")
+    assert cluster.heights() == [6, 6, 1, 1, 6]
+    final = [block.header.hash for block, _ in cluster["e"].chain]
+    wipe(cluster, "ab", 1)
+    cluster.passes = lambda source, to, message: "e" not in (source, to)
+    cluster.queue.clear()
+    made = []
+    for name in "abcd":
+        node = cluster[name]
+        node.crash()
+        made.append(make_report(node.config(), node.restored(), node.who.sign))
+        write(node, report_change(made[-1]))
+    for name in "abcd":
+        apply(cluster[name], checked(cluster, statement_of(made)))
+        cluster[name].restart()
+    cluster.submit(b"other", "abcd")
+    cluster.run(60_000)
+    assert cluster.heights() == [2, 2, 2, 2, 6]
+    assert decode_records(cluster["a"].records).signing.signed_at_most is None
+    cluster.passes = lambda *_: True
+    cluster.hears_heights = True
+    cluster.run(3000)
+    assert cluster.heights() == [6] * 5
+    assert not cluster["a"].state.may_sign
+    second = ceremony(cluster)
+    assert (second.wiped, second.head.head_height) == ((0, 1), 6)
+    cluster.submit(b"7")
+    cluster.run(5000)
+    assert min(cluster.heights()) == 7
+    assert [block.header.hash for block, _ in cluster["c"].chain][:6] == final
 
 
 @pytest.mark.parametrize("first", [4, 5])
