@@ -13,20 +13,16 @@ import trio
 from devnet.clock import read_offset
 from qenex_node.clock import WallClock
 from qenex_node.homes import NodeHome, NodeKeys
-from qenex_node.node import Node
+from qenex_node.running import run_node
 
 
 async def run_node_with_clock(home: NodeHome, keys: NodeKeys) -> None:
-    """Runs a node as `qenex_node.node.run_node` does, by a clock that follows the file."""
+    """Runs a node by a clock that follows the file."""
     clock = WallClock(read_offset(home.home.path))
-    node = Node(home, keys, clock)
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(_follow, home.home.path, clock)
-            await node.run()
-            nursery.cancel_scope.cancel()
-    finally:
-        node.close()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_follow, home.home.path, clock)
+        await run_node(home, keys, clock)
+        nursery.cancel_scope.cancel()
 
 
 async def _follow(

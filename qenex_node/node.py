@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,8 +70,6 @@ _REFUSALS: Final = {
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 SWITCH_SECONDS: Final = 0.001
-_SIGNALS_SECONDS: Final = 0.02
-_STOPPING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +328,7 @@ class Node:
 
     # Running
 
-    async def run(self, started: Callable[[Addresses], None] | None = None) -> None:
+    async def run(self) -> None:
         """Runs the node until cancelled, until SIGTERM or SIGINT, or until it has a new database to begin anew with.
 
         Raises what halts it.
@@ -376,8 +374,6 @@ class Node:
             # A thread that has written to disk gets the interpreter back within this, however busy the loop is.
             sys.setswitchinterval(SWITCH_SECONDS)
             log.info("started", height=self.store.head.height, rpc=where.rpc, metrics=where.metrics, p2p=where.p2p)
-            if started is not None:
-                started(where)
 
     def _begin_anew(self, scope: trio.CancelScope) -> None:
         self.restored = True
@@ -524,44 +520,3 @@ def next_sequence(executor: Executor, sender: bytes, lane: int) -> int:
 def _shown(listeners: Any) -> str:
     host, port = listeners[0].socket.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def run_node(
-    home: NodeHome,
-    keys: NodeKeys,
-    *,
-    clock_offset_ms: int = 0,
-    started: Callable[[Addresses], None] | None = None,
-) -> None:
-    """Runs a node until SIGTERM or SIGINT ends it cleanly.
-
-    `clock_offset_ms` sets its clock apart, for test networks. `started` is told where it listens.
-    Raises Rejected for what an operator can mend, StoreError and InvariantError for what halts the node.
-    """
-    clock = WallClock(clock_offset_ms)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        heard: frozenset[int] = frozenset()
-        while not heard & _STOPPING:
-            node = Node(home, keys, clock)
-            try:
-                if signal.SIGHUP in heard:
-                    node.reload()
-                await node.run(started)
-            finally:
-                node.close()
-            if not node.restored:
-                return
-            heard = await _heard(signals)
-            log.info("beginning anew with the state of a snapshot")
-            # What the node before was made of may be collected now.
-            del node
-            gc.unfreeze()
-
-
-async def _heard(signals: AsyncIterator[int]) -> frozenset[int]:
-    """Returns the signals that came while no node ran to hear them."""
-    heard: set[int] = set()
-    with trio.move_on_after(_SIGNALS_SECONDS):
-        async for number in signals:
-            heard.add(number)
-    return frozenset(heard)

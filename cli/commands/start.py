@@ -34,7 +34,7 @@ def command(settings: Settings, passphrase_file: Path | None, passphrase_fd: int
     from qenex_node import logs
     from qenex_node.keylock import hold_key
     from qenex_node.keystore import inspect_key
-    from qenex_node.node import run_node
+    from qenex_node.running import run_node
 
     said = node_home.config.logging
     undo = logs.setup(said.format, said.level, node=node_home.config.node.name)

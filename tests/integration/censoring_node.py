@@ -14,8 +14,8 @@ from pathlib import Path
 import trio
 
 from qenex_node.homes import open_home, read_keys
-from qenex_node.node import run_node
 from qenex_node.proposals import Proposals
+from qenex_node.running import run_node
 from state.transaction import Transaction
 
 

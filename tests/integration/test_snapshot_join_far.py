@@ -104,6 +104,8 @@ def test_a_node_far_behind_joins_with_a_snapshot_in_less_than_two_minutes(tmp_pa
         began = time.monotonic()
         make_chain(net, names)
         print(f"made {BLOCKS} blocks with {ACCOUNTS} accounts in {time.monotonic() - began:.0f} s")
+    # Entered anew, for its ports may have been taken by others meanwhile.
+    with Devnet(tmp_path / "net", wish=wish, autostart=False) as net:
         for name in names:
             net.start(name, wait=False)
         net.wait_ready(names, timeout_s=300)
