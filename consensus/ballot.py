@@ -115,11 +115,16 @@ def new_view(core: Core, changes: tuple[ViewChange, ...]) -> NewView:
 
 def suspect(core: Core) -> None:
     """Says, again each second while it is true, that the greatest view we entered or promised should be left."""
+    suspect_still(core)
+    core.emit(PushTransactions())
+    core.report(ReportKind.SUSPECTED, core.suspicion or "", height=core.height, view=core.promised)
+
+
+def suspect_still(core: Core) -> None:
+    """Says at a new height what was said at the last, where it is void: only words of one height add up to f + 1."""
     message = _signed(core, Suspect(core.height, core.promised, _index(core)))
     core.suspects[message.sender] = message
     core.emit(Broadcast(message))
-    core.emit(PushTransactions())
-    core.report(ReportKind.SUSPECTED, core.suspicion or "", height=core.height, view=core.promised)
     core.changed = True
 
 

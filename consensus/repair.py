@@ -81,9 +81,10 @@ def on_tick(core: Core) -> None:
 
 
 def on_height(core: Core) -> None:
-    """What was said at the height below is void: a suspicion that lasts is said again soon, not after a second."""
-    if core.suspicion is not None:
-        core.repeat_at = min(core.repeat_at, core.now + core.config.status_busy_ms)
+    """A suspicion that outlasts a commit is said at each height: where one takes some ms, repeats a second apart of
+    different validators would never meet, and a primary that serves all but one account would stay for ever."""
+    if core.suspicion is not None and core.may_sign:
+        ballot.suspect_still(core)
 
 
 def settle(core: Core) -> None:

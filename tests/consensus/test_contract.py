@@ -128,6 +128,21 @@ def test_a_complaint_can_be_withdrawn() -> None:
     assert {message.kind for message in node.sent} == {Kind.STATUS}
 
 
+def test_a_complaint_that_outlasts_commits_is_said_at_each_height_so_that_two_meet() -> None:
+    """A primary that serves all but one account commits quickly: words a second apart would each be void in turn."""
+    cluster = Cluster(4)
+    alone, second = cluster["c"], cluster["d"]
+    alone.do(io.Complaint("left_out"))
+    alone.sent.clear()
+    for number in range(3):
+        cluster.submit(b"%d" % number)
+    assert [message.height for message in alone.sent if message.kind is Kind.SUSPECT] == [2, 3, 4]
+    assert cluster["b"].state.view == 0
+    second.do(io.Complaint("left_out"))
+    cluster.deliver()
+    assert {node.state.view for node in cluster} == {1}
+
+
 def test_the_snapshot_names_the_phase() -> None:
     cluster = Cluster(4, byzantine="abc")
     node = cluster["d"]
