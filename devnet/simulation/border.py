@@ -107,6 +107,7 @@ def border(attacker: Attacker) -> Script:
         return
     certificate = certificate_of([vote for _, vote in again][: attacker.validators.quorum])
     shown = (*stage.rest, SPARE)
+    attacker.cluster.count("attack: border certified twice")
     attacker.tell(PUPPET, Decided(certificate), shown)
     yield Until(lambda: all(attacker.head(number) >= height for number in shown), STEP_US, POLL_US)
     other = attacker.other_block(PUPPET, height + 1, OPENED)

@@ -5,7 +5,7 @@ A check knows only what correct validators say and commit, as anyone outside cou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -175,10 +175,14 @@ class Money(Check):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._checked_to = 0
+        self._changes: dict[int, Mapping[bytes, bytes | None]] = {}
 
     def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
-        """Adds up, once a height: the same state root at the other machines says the rest."""
+        """Adds up, once a height; that the other machines write the very same changes says the rest."""
         header, world = executed.block.header, self.cluster.world
+        first = self._changes.setdefault(header.height, executed.changes)
+        if first is not executed.changes and first != executed.changes:
+            raise Violation("state root", f"machine {machine.number} writes another state at height {header.height}")
         if header.height <= self._checked_to:
             return
         self._checked_to = header.height
@@ -191,17 +195,22 @@ class Money(Check):
 
 
 class Transactions(Check):
-    """No transaction takes effect twice in one chain."""
+    """No transaction takes effect twice, and one that is final anywhere is final everywhere, in the same block."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._seen: dict[tuple[int, TxId], int] = {}
+        self._place: dict[TxId, int] = {}
+        self._final: dict[int, frozenset[TxId]] = {}
 
     def committed(self, machine: Machine, executed: ExecutedBlock, certificate: Certificate) -> None:
-        """Notes where each transaction stands at each machine."""
+        """Holds the block's transactions against those that any machine has had at this height, and at others."""
         height = executed.block.header.height
-        for tx in executed.transactions:
-            earlier = self._seen.setdefault((machine.number, tx.id), height)
+        ids = frozenset([tx.id for tx in executed.transactions])
+        lost = self._final.setdefault(height, ids) - ids
+        if lost:
+            raise Violation("transactions", f"machine {machine.number} has {len(lost)} final ones not at {height}")
+        for tx_id in ids:
+            earlier = self._place.setdefault(tx_id, height)
             if earlier != height:
                 raise Violation("transactions", f"one transaction stands in blocks {earlier} and {height}")
 

@@ -156,6 +156,8 @@ class Stale(Conduct):
 class Misproposer(Conduct):
     """Proposes invalid blocks, each wrong in another way, to all or to some."""
 
+    HONEST = 0.15
+
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng)
         self._wrong: dict[tuple[int, int], PrePrepare] = {}
@@ -168,7 +170,7 @@ class Misproposer(Conduct):
         place = (message.height, message.view)
         if place not in self._wrong:
             self._wrong = {place: self._spoilt(machine, message)}
-        if self.rng.random() < 0.15:
+        if self.rng.random() < self.HONEST:
             yield to, message
             return
         wrong = self._wrong[place]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import Final
 
@@ -14,7 +15,7 @@ from devnet.simulation.attacks import Border, Fall, Groups, Ladder, OldPromise, 
 from devnet.simulation.liars import LIARS
 from devnet.simulation.schedule import MS, SECOND
 from devnet.simulation.settings import CORRECT, PUPPET, REPLACE, TWIN, Links, Reform, Settings, Timing
-from devnet.simulation.twins import partitions
+from devnet.simulation.twins import Parted, partitions
 
 ATTACK_US: Final = 6 * SECOND
 TWINS_US: Final = 4 * SECOND
@@ -145,8 +146,7 @@ def liars(seed: int) -> Settings:
 def twins(seed: int) -> Settings:
     """Returns a run with twins: first every pair of partitions of four validators and one twin, then drawn ones."""
     rng = random.Random(f"{seed} twins")
-    parted = partitions(5, 3)
-    pairs = list(product(range(4), parted, parted))
+    pairs = twin_pairs()
     if seed < len(pairs):
         twin, first, second = pairs[seed]
         n, twinned, rounds = 4, {twin}, [Groups(first), Groups(second)]
@@ -156,6 +156,13 @@ def twins(seed: int) -> Settings:
         twinned = set(rng.sample(range(n), rng.randint(1, (n - 1) // 3)))
         rounds = [_groups(rng, n + len(twinned)) for _ in range(rng.randint(1, 8))]
     return _parted(seed, rng, n, twinned, rounds)
+
+
+@cache
+def twin_pairs() -> tuple[tuple[int, Parted, Parted], ...]:
+    """Returns all that can be said of two views of four validators: whose twin there is, and who hears whom in each."""
+    parted = partitions(5, 3)
+    return tuple(product(range(4), parted, parted))
 
 
 def too_many_twins(seed: int) -> Settings:

@@ -188,6 +188,7 @@ def _hide(attacker: Attacker, stage: Stage, machines: frozenset[int]) -> None:
     """Takes machines out of the network, as long as the others are a quorum."""
     if len(stage.hidden | machines) <= attacker.validators.n - attacker.validators.quorum:
         stage.hidden |= machines
+        attacker.cluster.count("attack: one decided, hidden")
 
 
 def _fall(attacker: Attacker, stage: Stage) -> Script:
@@ -272,6 +273,7 @@ def _open(attacker: Attacker, stage: Stage, leader: int, opening: Opening) -> bo
     best = max(_worth(attacker, changes, stage.height, opening) for changes in found)
     chosen = [changes for changes in found if _worth(attacker, changes, stage.height, opening) == best]
     to = [number for number in attacker.correct if number not in stage.hidden]
+    attacker.cluster.count(f"attack: view opened, {opening}")
     attacker.open(leader, stage.view, attacker.rng.choice(chosen), to)
     return True
 
@@ -349,6 +351,7 @@ def _old_promise(attacker: Attacker) -> Script:
             break
     if not promised():
         return
+    attacker.cluster.count("attack: promise forgotten")
     attacker.cluster.lose_records(victim, 20 * MS, recovered=True)
     attacker.rule, attacker.speaks = _up_to(height), False
     level = yield Until(lambda: attacker.level() and attacker.head(victim) == height, 2 * SECOND, MS)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from consensus.messages import Decided, Kind, Message
 from devnet.simulation.attacks import Groups
 from devnet.simulation.parcels import Spoken
+
+Parted: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 class RoundGate:
@@ -49,12 +51,12 @@ def view_of(message: Message) -> int:
 
 
 @lru_cache(maxsize=16)
-def partitions(machines: int, groups_max: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+def partitions(machines: int, groups_max: int) -> tuple[Parted, ...]:
     """Returns all ways to part the machines into at most so many groups, in a fixed order."""
     return tuple(_parted(list(range(machines)), groups_max))
 
 
-def _parted(numbers: list[int], groups_max: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+def _parted(numbers: list[int], groups_max: int) -> Iterator[Parted]:
     if not numbers:
         yield ()
         return

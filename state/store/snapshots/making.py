@@ -29,7 +29,7 @@ from state.store.snapshots.manifest import (
     part_of,
     weight_of,
 )
-from state.store.snapshots.work import Blocking, Work
+from state.store.snapshots.work import Blocking, Work, elsewhere
 from state.tree.fold import NIBBLE_BITS, fold
 from state.tree.hashes import HASH_BYTES, leaf_hash
 from state.tree.node import nibble_at
@@ -124,23 +124,25 @@ class _Buckets:
 
     def __init__(self, path: Path, nibbles: int) -> None:
         self.nibbles = nibbles
-        count = 1 << NIBBLE_BITS * nibbles
-        self.weights = [0] * count
+        self.weights = [0] * (1 << NIBBLE_BITS * nibbles)
         self._directory = path / "sorting"
-        self._waiting: list[list[bytes]] = [[] for _ in range(count)]
+        self._waiting = self._nothing()
+
+    def _nothing(self) -> list[list[bytes]]:
+        return [[] for _ in self.weights]
 
     def fill(self, view: View) -> Work[None]:
         """Sorts all state records of a view into the files."""
         self._directory.mkdir()
         buffered = 0
-        weights, waiting, nibbles = self.weights, self._waiting, self.nibbles
+        weights, nibbles = self.weights, self.nibbles
         for count, (key, sealed) in enumerate(view.scan(STATE, after(STATE)), 1):
             state_key, value = key[len(STATE) :], unseal(key, sealed)
             bucket = bucket_of(sha256(state_key), nibbles)
             weights[bucket] += weight_of(state_key, value)
             lengths = len(state_key).to_bytes(_LENGTH_BYTES, "big") + len(value).to_bytes(_LENGTH_BYTES, "big")
             record = b"".join((lengths, state_key, value))
-            waiting[bucket].append(record)
+            self._waiting[bucket].append(record)
             buffered += len(record)
             if buffered > _BUFFER_BYTES:
                 yield self._flush()
@@ -150,15 +152,15 @@ class _Buckets:
         yield self._flush()
 
     def _flush(self) -> Blocking:
-        """Returns what writes the buffer out; it is empty for the next records at once."""
-        writes = [(bucket, b"".join(records)) for bucket, records in enumerate(self._waiting) if records]
-        for records in self._waiting:
-            records.clear()
+        """Returns what writes the buffer out; the next records go to another."""
+        filled, self._waiting = self._waiting, self._nothing()
 
         def write() -> None:
-            for bucket, data in writes:
-                with self._file(bucket).open("ab") as stream:
-                    stream.write(data)
+            for bucket, records in enumerate(filled):
+                if records:
+                    with self._file(bucket).open("ab") as stream:
+                        stream.write(b"".join(records))
+                    records.clear()
 
         return write
 
@@ -166,10 +168,9 @@ class _Buckets:
         """Returns the records of a file in order of the hashes of their keys."""
         if not self.weights[bucket]:
             return []
-        held: list[bytes] = []
-        yield lambda: held.append(self._file(bucket).read_bytes())
+        data = yield from elsewhere(self._file(bucket).read_bytes)
         leaves: list[Leaf] = []
-        for count, (state_key, value) in enumerate(_records(held[0]), 1):
+        for count, (state_key, value) in enumerate(_records(data), 1):
             leaves.append((sha256(state_key), state_key, value))
             if count % _SLICE_RECORDS == 0:
                 yield None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -38,7 +39,7 @@ from state.store.keys import (
 )
 from state.store.replacement import new_path
 from state.store.snapshots.manifest import Manifest, prove_chunk, read_leaves
-from state.store.snapshots.work import Work
+from state.store.snapshots.work import Work, elsewhere
 from state.store.store import StoreOptions
 from state.tree.build import Builder
 from state.types import VOTE_COMMIT, Certificate
@@ -86,21 +87,25 @@ def write_database(
     """
     check_certificate(manifest, certificate, genesis)
     path = new_path(store)
-    yield lambda: shutil.rmtree(path, ignore_errors=True)
-    database = Database.create(
-        path,
-        cache_bytes=options.cache_bytes,
-        write_buffer_bytes=options.write_buffer_bytes,
-        durable=options.durable,
-    )
+    database = yield from elsewhere(lambda: _make_empty(path, options))
     try:
         yield from _write_state(database, manifest, source, progress or _silent)
-        _write_frame(database, genesis, manifest, certificate, options)
+        yield lambda: _write_frame(database, genesis, manifest, certificate, options)
         yield database.close
     except BaseException:
         database.close()
         shutil.rmtree(path, ignore_errors=True)
         raise
+
+
+def _make_empty(path: Path, options: StoreOptions) -> Database:
+    shutil.rmtree(path, ignore_errors=True)
+    return Database.create(
+        path,
+        cache_bytes=options.cache_bytes,
+        write_buffer_bytes=options.write_buffer_bytes,
+        durable=options.durable,
+    )
 
 
 def _silent(done: int, total: int) -> None:
@@ -114,7 +119,7 @@ def _write_state(database: Database, manifest: Manifest, source: Source, progres
     builder = Builder(header.height, lambda node_key, row: put(NODE + node_key, row))
     waiting, last = 0, b""
     for chunk in chunks:
-        data = yield from _read(source, chunk.number)
+        data = yield from elsewhere(partial(source.read_chunk, chunk.number))
         leaves = yield from read_leaves(data)
         for count, (key_hash, state_key, value) in enumerate(leaves, 1):
             if key_hash <= last:
@@ -141,16 +146,10 @@ def _write(database: Database, batch: Any) -> None:
     batch.clear()
 
 
-def _read(source: Source, number: int) -> Work[bytes]:
-    held: list[bytes] = []
-    yield lambda: held.append(source.read_chunk(number))
-    return held[0]
-
-
 def _name_wrong_chunk(manifest: Manifest, source: Source) -> Work[None]:
     """Raises Rejected("chunk_invalid") for the first chunk that is not the manifest's: together they did not fit."""
     for chunk in manifest.chunks:
-        data = yield from _read(source, chunk.number)
+        data = yield from elsewhere(partial(source.read_chunk, chunk.number))
         yield from prove_chunk(chunk, data)
     raise Rejected("chunk_invalid", "the chunks changed while they were read")
 

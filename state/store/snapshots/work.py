@@ -17,6 +17,13 @@ Blocking: TypeAlias = Callable[[], None]
 Work: TypeAlias = Generator[Blocking | None, None, T]
 
 
+def elsewhere(call: Callable[[], T]) -> Work[T]:
+    """Has a function called that may wait for the disk, and returns its result."""
+    held: list[T] = []
+    yield lambda: held.append(call())
+    return held[0]
+
+
 def run(work: Work[T]) -> T:
     """Runs `work` to its end here and now and returns its result; its exceptions pass through."""
     try:
