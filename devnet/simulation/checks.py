@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from devnet.simulation.machine import Machine
 
 
-VIEWS_TO_DECIDE: Final = 3
+VIEWS_SPARE: Final = 2
 
 
 @dataclass(slots=True)
@@ -277,12 +277,15 @@ class Equivocation(Check):
 
 
 class Views(Check):
-    """Once the network has healed, a height is decided within so many views after the first that was seen there."""
+    """Once the network has healed, a height is decided by the time that everybody has led once, or soon after.
+
+    Counted from the first view that is entered there, as clocks and claims count for nothing.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._first: dict[int, int] = {}
-        self._bound = VIEWS_TO_DECIDE * cluster.settings.n
+        self._bound = cluster.settings.n + cluster.settings.spares + VIEWS_SPARE
 
     def reported(self, machine: Machine, report: Report) -> None:
         """Counts the views that a height has taken since the network healed."""

@@ -56,7 +56,7 @@ def halves(seed: int) -> Settings:
     left, right = [*twins, correct[0]], [n, n + 1, correct[1]]
     links = tuple((a, b) for one, other in ((left, right), (right, left)) for a in one for b in other)
     return Settings(
-        seed=seed, conducts=conducts, faults=(Cut(0, 5 * SECOND, links),), recovery_us=5 * SECOND, transactions=12
+        seed=seed, conducts=conducts, faults=(Cut(0, 5 * SECOND, links),), recovery_us=5 * SECOND, transactions=24
     )
 
 

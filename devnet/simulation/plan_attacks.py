@@ -101,7 +101,10 @@ def _floor(rng: random.Random) -> Scheme:
 
 def _late(rng: random.Random) -> Scheme:
     """Votes are shown to those who have promised the next view, and perhaps lost power since."""
-    return Ladder((Step(2, decide=True, late=True, fall=rng.choice((Fall.NEVER, Fall.PROMISED))),))
+    fall = rng.choice((Fall.NEVER, Fall.PROMISED))
+    # Whoever lost power has lost the VIEW-CHANGEs of others too: only the attacker can open the view then.
+    opening = Opening.PLAIN if fall is Fall.NEVER else Opening.OLD
+    return Ladder((Step(2, decide=True, late=True, fall=fall),), opening)
 
 
 def _teased(rng: random.Random) -> Scheme:
