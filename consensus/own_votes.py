@@ -49,6 +49,8 @@ def on_certificate(core: Core, certificate: Certificate) -> None:
         return
     own = core.rounds.get((certificate.height, certificate.view))
     given = None if own is None else own.commit
+    if own is None and _made_room(core, certificate.height, certificate.view):
+        return
     if given is None or given.block_hash != certificate.block_hash:
         _unexplained(core, Kind.COMMIT, certificate.height, certificate.view)
 
@@ -77,8 +79,13 @@ def _known(core: Core, message: Vote | PrePrepare | ViewChange | NewView) -> boo
     if own is not None:
         given = {Kind.PREPARE: own.prepare, Kind.COMMIT: own.commit}.get(message.kind, own.proposal)
         return given is not None and given.block_hash == message.block_hash
-    views = [view for height, view in core.rounds if height == message.height]
-    return len(views) >= ROUNDS_KEPT_MAX and message.view < min(views)
+    return _made_room(core, message.height, message.view)
+
+
+def _made_room(core: Core, height: Height, view: View) -> bool:
+    """Whether so many views of this height are on record that the round of a lower one may have been dropped."""
+    views = [kept for at, kept in core.rounds if at == height]
+    return len(views) >= ROUNDS_KEPT_MAX and view < max(views)
 
 
 def _unexplained(core: Core, kind: Kind, height: Height, view: View) -> None:

@@ -12,7 +12,7 @@ from test_paper_normal_case import sent
 from variants import OwnVotesIgnored
 
 from consensus import interface as io
-from consensus.messages import Kind, Message, PrePrepare, Vote
+from consensus.messages import Decided, Kind, Message, PrePrepare, Vote, certificate_of
 from consensus.records import SigningState, decode_records
 from consensus.rules import Rules
 from state.types import Height
@@ -109,6 +109,14 @@ def test_votes_of_more_views_than_are_kept_are_no_alarm() -> None:
     assert len({vote.view for vote in votes}) > 10
     for message in votes:
         node.do(io.Received(message))
+    assert node.state.may_sign
+    proposal = next(message for message in cluster["a"].sent if isinstance(message, PrePrepare))
+    commits = [next(vote for vote in cluster[name].sent if vote.kind is Kind.COMMIT) for name in "abc"]
+    assert {vote.view for vote in commits} == {0}
+    node.do(io.Received(Decided(certificate_of(commits))))
+    cluster.passes = lambda *_: True
+    cluster.deliver()
+    assert node.chain[0][0].header == proposal.header
     assert node.state.may_sign
 
 
