@@ -87,7 +87,6 @@ class Cluster:
         self._proved: dict[tuple[int, int], tuple[Message, bool]] = {}
         self._said: dict[int, Message] = {}
         self._last_left: tuple[Machine | None, Message | None] = (None, None)
-        self._finished = False
         self._view = 0
         self.network = Network(self.schedule, self._rng("network"), settings.links, self._deliver, settings.regions)
         who = settings.machines()
@@ -123,7 +122,7 @@ class Cluster:
         violation: Violation | None = None
         try:
             self._begin()
-            if not self.schedule.run(settings.heal_us + settings.recovery_us, lambda: self._finished):
+            if not self.schedule.run(settings.heal_us + settings.recovery_us):
                 raise Violation("progress", self._what_is_missing())
         except Violation as broken:
             violation = broken
@@ -280,6 +279,7 @@ class Cluster:
         height = executed.block.header.height
         if executed.validators_next.hash != self._sets[-1][1].hash and height >= self._sets[-1][0]:
             self._sets.append((height + 1, executed.validators_next))
+            self.count("sets changed")
             self._believed[height + 1] = self.variant.believed(executed.validators_next)
             names = [validator.name for validator in executed.validators_next.validators]
             self.trace(WORLD, "from height {} on the validators are {}", height + 1, names)
@@ -288,7 +288,7 @@ class Cluster:
         if self.settings.reforms:
             self.council.committed(machine.disk.chain)
         self._view = max(self._view, certificate.view)
-        self._finished = self.clients.all_final()
+        self.schedule.finished = self.clients.all_final()
 
     def halted(self, machine: Machine, error: InvariantError) -> None:
         """A machine stopped for good because an invariant is broken there."""

@@ -89,6 +89,8 @@ class Machine:
         self.up = False
         self.held = False
         self._faulty = not cluster.is_correct(who)
+        self._asked: Message | None = None
+        self._answer = False
         self._plain = type(self.conduct) is Conduct
         self._others = tuple(other for other, one in enumerate(cluster.settings.machines()) if one != who)
         self._paused_until_us = 0
@@ -108,7 +110,12 @@ class Machine:
         return index
 
     def own(self, message: Message) -> bool:
-        """Whether a message is said in this machine's own name."""
+        """Whether a message is said in this machine's own name; the last answer is kept, as each law asks."""
+        if self._asked is not message:
+            self._asked, self._answer = message, self._is_own(message)
+        return self._answer
+
+    def _is_own(self, message: Message) -> bool:
         if isinstance(message, Decided | Evidence) or self.key is None:
             return False
         validators = self.cluster.set_at(message.height).validators
@@ -304,7 +311,7 @@ class Machine:
         if self._paused_until_us > self.cluster.schedule.now_us:
             self.later(0, lambda: self._open(source, parcel))
         else:
-            self._guarded(lambda: self._open(source, parcel))
+            self._guarded(partial(self._open, source, parcel))
 
     def _open(self, source: int, parcel: Parcel) -> None:
         match parcel:

@@ -21,6 +21,7 @@ class Schedule:
     def __init__(self) -> None:
         self.now_us = 0
         self.actions_done = 0
+        self.finished = False
         self._queue: list[tuple[int, int, Action]] = []
         self._serial = 0
 
@@ -33,12 +34,11 @@ class Schedule:
         """Lets `action` happen at a time, or now if that is past."""
         self.after(time_us - self.now_us, action)
 
-    def run(self, until_us: int, finished: Callable[[], bool]) -> bool:
-        """Acts until `finished`, asked after each action, or until the time is up; returns whether finished."""
-        while self._queue and self._queue[0][0] <= until_us:
-            self.now_us, _, action = heapq.heappop(self._queue)
+    def run(self, until_us: int) -> bool:
+        """Acts until an action sets `finished`, or until the time is up; returns whether finished."""
+        queue, pop = self._queue, heapq.heappop
+        while queue and queue[0][0] <= until_us and not self.finished:
+            self.now_us, _, action = pop(queue)
             self.actions_done += 1
             action()
-            if finished():
-                return True
-        return False
+        return self.finished

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from consensus.messages import Kind
+from devnet.simulation.checks import ALL_CHECKS
 from devnet.simulation.cluster import Cluster, correct_only, run
 from devnet.simulation.disk import Disk, RecordWrite
+from devnet.simulation.durable import Promises, Records
 from devnet.simulation.faults import (
     ClockStep,
     Crash,
@@ -19,6 +21,7 @@ from devnet.simulation.faults import (
     FullDisk,
     Hush,
     LoseDisk,
+    LoseQuorum,
     LoseRecords,
     Pause,
     Restore,
@@ -27,7 +30,7 @@ from devnet.simulation.faults import (
 from devnet.simulation.memory import frame, read_log
 from devnet.simulation.network import Network
 from devnet.simulation.schedule import MS, SECOND, Schedule
-from devnet.simulation.settings import CALM, Links, Settings
+from devnet.simulation.settings import ADD, CALM, REMOVE, REPLACE, Links, Reform, Settings
 from devnet.simulation.variants import SOUND
 from devnet.simulation.world import world_of
 from state.store.errors import Damaged, StorageFailed
@@ -40,7 +43,7 @@ def network(links=CALM):
 
 
 def settle(schedule):
-    schedule.run(10**9, lambda: False)
+    schedule.run(10**9)
 
 
 def test_a_cut_takes_one_direction_only_and_ends_when_all_its_causes_end():
@@ -197,6 +200,29 @@ def test_a_crash_at_an_effect_can_split_a_broadcast():
         before = lines[: next(place for place, line in enumerate(lines) if "loses power" in line)]
         splits.add(sum("hears v0 PRE_PREPARE 1/0" in line for line in lines[: len(before) + 60]))
     assert len(splits) > 1
+
+
+def test_validators_come_and_go_while_newcomers_and_followers_keep_up():
+    changes = (
+        Reform(SECOND // 4, ADD, 4),
+        Reform(SECOND // 2, REPLACE, 1, by=5),
+        Reform(SECOND, REMOVE, 2),
+    )
+    settings = replace(quiet(Crash(SECOND // 2, (0,), (SECOND,))), reforms=changes, spares=2, followers=1)
+    cluster = Cluster(settings, SOUND, None, (*ALL_CHECKS, Records, Promises))
+    result = cluster.run()
+    assert result.violation is None
+    assert result.counts["sets changed"] == 3
+    assert [v.name for v in cluster.newest_chain().validators.validators] == ["v00", "v01", "v03", "v04"]
+    assert len({machine.disk.chain.head.hash for machine in cluster.machines}) == 1
+    assert [machine.index for machine in cluster.machines] == [0, None, None, 2, 3, 1, None]
+
+
+def test_more_lost_records_than_can_be_spared_are_made_good_by_one_statement():
+    result = run(quiet(LoseQuorum(SECOND // 2, (1, 3))))
+    assert result.violation is None
+    assert result.counts["statements"] == 1
+    assert result.height >= 10
 
 
 def test_all_machines_end_with_the_same_state():

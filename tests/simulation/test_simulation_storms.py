@@ -10,7 +10,7 @@ from devnet.simulation.__main__ import report
 from devnet.simulation.cluster import run
 from devnet.simulation.plan import draw
 
-SEEDS = 240
+SEEDS = 140
 SEEDS_A_TEST = 20
 
 
@@ -33,6 +33,11 @@ def test_storms_reach_what_they_are_for():
         "evidence pre_prepare",
         "evidence prepare",
         "proposal not_yet",
+        "proposed to add",
+        "proposed to remove",
+        "proposed to replace",
+        "sets changed",
+        "stopped storage_failed",
         "signing recovered",
         "suspected equivocation",
         "suspected left_out",
