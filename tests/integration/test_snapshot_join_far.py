@@ -66,7 +66,7 @@ class Maker:
         body = body_value(context, payer.address, 0, turn, head.time_ms + 60_000, [operation])
         tx = decode_transaction(sign_transaction(context, body, {payer.address: [payer]}), context)
         proposer = self.signers[0].public.data
-        executed = slices.run(self.executor.build(TimeMs(head.time_ms + 10), [tx], proposer, lambda: False))
+        executed = slices.run(self.executor.build(TimeMs(head.time_ms + 1), [tx], proposer, lambda: False))
         assert executed is not None
         prepared = slices.run(self.store.commit(executed, self.certificate(executed.block.header)))
         prepared.write()
