@@ -91,6 +91,9 @@ def _made_room(core: Core, height: Height, view: View) -> bool:
 def _unexplained(core: Core, kind: Kind, height: Height, view: View) -> None:
     """Stops signing; whoever recovers knows that it forgot, and raises what it may have signed."""
     signing, terms = core.signing, core.terms
+    if not core.records_exist:
+        # It signs nothing without records, and what it signed while it had some is no news: its operator knows.
+        return
     if signing.state is SigningState.BARRED or not core.rules.stops_at_own_vote():
         return
     if signing.state is SigningState.RECOVERING and terms is None:

@@ -141,6 +141,25 @@ def test_a_backup_from_between_prepare_and_commit_is_found_out() -> None:
     assert not node.state.may_sign
 
 
+def test_a_validator_without_records_takes_its_earlier_votes_for_no_news() -> None:
+    """It follows and waits for `recover`; saying that records are lost would end its process again and again."""
+    cluster = Cluster(4)
+    cluster.submit(b"A")
+    node = cluster["d"]
+    cluster.passes = lambda source, to, message: message.kind is not Kind.COMMIT
+    cluster.submit(b"B")
+    shown = cluster["a"].replica.latest_vote(3)
+    assert shown is not None
+    node.crash()
+    node.records = None
+    node.restart()
+    node.reports.clear()
+    node.do(io.OwnVoteShown(shown))
+    node.do(io.Received(shown))
+    assert node.state.refusal == "records_missing"
+    assert [report.code for report in node.reports if report.kind is io.ReportKind.SIGNING] == []
+
+
 @pytest.mark.parametrize("kind", [Kind.PREPARE, Kind.COMMIT, Kind.VIEW_CHANGE, Kind.PRE_PREPARE, Kind.NEW_VIEW])
 def test_own_messages_that_the_records_hold_are_no_alarm(kind: Kind) -> None:
     cluster = Cluster(4)
