@@ -23,13 +23,14 @@ def on_committed(core: Core, event: Committed) -> None:
     learn_committed(core, certificate)
     own_votes.on_certificate(core, certificate)
     recovery.on_committed(core, header, certificate)
+    followed = core.commit_asked
     core.start_height(header, certificate)
     evidence.settle(core, event.evidence)
     if event.validators_next.hash != core.validators.hash:
         _start_set(core, event.validators_next, certificate)
     timers.shorten(core)
     core.restore_height()
-    own_votes.on_height(core)
+    own_votes.on_height(core, followed)
     repair.on_height(core)
 
 

@@ -115,13 +115,17 @@ def begin_silence(core: Core) -> None:
     core.silence_until = core.now + core.config.silence_quiet_ms
 
 
-def on_height(core: Core) -> None:
-    """A height was committed: it counts if it was decided while we followed, and not fetched because we were behind."""
+def on_height(core: Core, followed: bool) -> None:
+    """A height was committed: it counts if it was decided while we followed, and not fetched because we were behind.
+
+    `followed` says that votes or a certificate decided it here. Claims of others do not tell alone: when the first
+    blocks are fetched after a start, none may have come yet.
+    """
     if core.silence_left == 0:
         return
     core.silence_until = core.now + core.config.silence_quiet_ms
     ahead = sum(1 for status in core.statuses.values() if status.height > core.height)
-    if core.proven <= core.height and ahead < core.rules.one_correct(core.validators):
+    if followed and core.proven <= core.height and ahead < core.rules.one_correct(core.validators):
         core.silence_left -= 1
     if core.silence_left == 0:
         _end_silence(core)

@@ -239,6 +239,19 @@ def test_blocks_that_are_fetched_do_not_end_silence() -> None:
     assert cluster["d"].state.may_sign
 
 
+def test_blocks_that_are_fetched_before_anybody_spoke_do_not_end_silence() -> None:
+    """Block sync is often quicker than the first STATUS: what others claim cannot tell yet that we are behind."""
+    cluster = Cluster(4)
+    cluster["d"].crash()
+    for number in range(6):
+        cluster.submit(b"%d" % number, "abc")
+    cluster.config["silence_heights"] = 3
+    cluster["d"].restart()
+    for block, certificate in cluster["a"].chain:
+        cluster["d"].committed(block, certificate)
+    assert (len(cluster["d"].chain), cluster["d"].state.refusal) == (6, "silent")
+
+
 def test_a_network_that_restarts_as_a_whole_in_silence_goes_on_after_the_quiet_time() -> None:
     cluster = Cluster(4, silence_heights=5, silence_quiet_ms=3000)
     cluster.submit(b"1")
