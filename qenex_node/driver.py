@@ -58,6 +58,7 @@ from p2p.peer import Peer
 from p2p.wire import Kind
 from qenex_node import metrics as m
 from qenex_node.bodies import Bodies
+from qenex_node.budget import phases_ms
 from qenex_node.commits import Commits
 from qenex_node.evidence import EvidencePool
 from qenex_node.gossip import Gossip
@@ -366,7 +367,8 @@ class Driver:
         self._validating.clear()
         now = time.perf_counter()
         if self._own is not None and self._own.block_hash == header.hash:
-            self._proposals.budget.committed(header.units_used, round((now - self._own.began) * 1000))
+            elapsed_ms = round((now - self._own.began) * 1000)
+            self._proposals.budget.committed(header.units_used, elapsed_ms, self._travel_ms())
         self._own = None
         self._evidence.committed(executed.block)
         if self._accepted_at is not None:
@@ -384,6 +386,11 @@ class Driver:
         self._primary_changed()
         self._journal.validators_changed(self._replica.snapshot().view)
         self._feed.changed()
+
+    def _travel_ms(self) -> int:
+        """Returns how long a block's three phases travel between us and the nearest who make a quorum with us."""
+        peers = [peer for peer in self.network.connected() if peer.validator_key is not None]
+        return phases_ms((peer.pings.latency_ms for peer in peers), self.validators.quorum - 1)
 
     # Carrying out effects
 
