@@ -182,6 +182,8 @@ class Machine:
             progress_timeout_max_ms=timing.progress_timeout_max_ms,
             status_interval_ms=timing.status_interval_ms,
             status_busy_ms=timing.status_busy_ms,
+            silence_heights=timing.silence_heights,
+            silence_quiet_ms=timing.silence_quiet_ms,
         )
 
     def lose_power(self, down_us: int) -> None:

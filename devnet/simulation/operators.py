@@ -7,6 +7,7 @@ records are recovered. They never restore what a validator might have signed aga
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from consensus.records import REPORT_KEY, decode_records, recovery_records
@@ -20,12 +21,14 @@ from consensus.statement import (
     statement_change,
     statement_of,
 )
+from devnet.simulation.checks import Violation
 from devnet.simulation.disk import OWNER, Disk
 from devnet.simulation.schedule import MS
 from state.errors import InvariantError, Rejected
 from state.store import VoteBatch
 from state.store.errors import Damaged, StoreError
 from state.store.votes import VoteRecords
+from state.types import Height
 
 if TYPE_CHECKING:
     from devnet.simulation.cluster import Cluster
@@ -112,6 +115,7 @@ def _state(members: Sequence[Machine]) -> Statement:
         report = make_report(machine.config(), machine.restored(), _signer(machine))
         write_change(machine.disk, report_change(report))
     reports = [_report(machine) for machine in members]
+    _try_mistakes(members[0], reports)
     statement = statement_of(reports)
     for machine in members:
         chain = machine.disk.chain
@@ -128,6 +132,34 @@ def _state(members: Sequence[Machine]) -> Statement:
         change = statement_change(statement, machine.config(), machine.restored(), machine.wall_ms())
         write_change(machine.disk, change)
     return statement
+
+
+def _try_mistakes(machine: Machine, reports: Sequence[Report]) -> None:
+    """Hurried people hand in a statement with each of the usual mistakes first: none of them may count."""
+    chain, cluster = machine.disk.chain, machine.cluster
+    genesis_hash, verify = cluster.world.genesis.hash, cluster.scheme.verify
+    last = reports[-1]
+    changed = (
+        replace(last, signature=bytes(64)),
+        replace(last, genesis_hash=last.head_hash),
+        replace(last, sender=len(reports)),
+        replace(last, since=Height(last.since + 1)),
+        replace(last, validators_hash=last.head_hash),
+    )
+    wrong = [reports[1:], (*reports, last), *((*reports[:-1], other) for other in changed)]
+    for mistaken in wrong:
+        try:
+            check_statement(
+                statement_of(mistaken),
+                genesis_hash,
+                chain.validators,
+                chain.validators_since,
+                chain.validators_at,
+                verify,
+            )
+        except Rejected:
+            continue
+        raise Violation("statement", "a statement counts that does not hold each validator's own true report")
 
 
 def _report(machine: Machine) -> Report:

@@ -62,6 +62,7 @@ def timing(rng: random.Random) -> Timing:
         build_us=rng.choice((500, 5 * MS)),
         execute_us=rng.choice((500, 5 * MS, 30 * MS)),
         progress_timeout_ms=rng.choice((150, 300, 500)),
+        silence_heights=rng.choice((0, 0, 0, 0, 0, 0, 0, 0, 0, 2)),
     )
 
 

@@ -38,6 +38,8 @@ class Timing:
     write_us: int = 1 * MS
     build_us: int = 1 * MS
     execute_us: int = 1 * MS
+    silence_heights: int = 0
+    silence_quiet_ms: int = 1_000
     progress_timeout_ms: int = 300
     progress_timeout_max_ms: int = 2_400
     status_interval_ms: int = 500
