@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,14 +29,13 @@ from qenex_node.evidence import EvidencePool
 from qenex_node.exposition import serve_metrics
 from qenex_node.fates import Fates
 from qenex_node.gossip import Gossip
-from qenex_node.health import Readings
 from qenex_node.homes import NodeHome, NodeKeys
 from qenex_node.housekeeping import Housekeeping
 from qenex_node.journal import Journal
 from qenex_node.leftout import LeftOut
 from qenex_node.logs import Log, set_level
 from qenex_node.mempool import Mempool
-from qenex_node.metrics import Metrics, Reading, RpcCounters, clock_offsets, disk_source, p2p_source, process_source
+from qenex_node.metrics import Metrics, RpcCounters, disk_source, p2p_source, process_source
 from qenex_node.options import mempool_limits, rpc_limits, snapshot_options, state_sync_options, store_options
 from qenex_node.peering import Peering
 from qenex_node.proposals import Proposals
@@ -47,8 +45,8 @@ from qenex_node.rpc.errors import APPLICATION_KINDS, STANDARD_KINDS
 from qenex_node.rpc.feed import Feed
 from qenex_node.rpc.methods import registry as rpc_registry
 from qenex_node.rpc.server import RpcServer, open_listeners
-from qenex_node.rpc.view import Reason
 from qenex_node.snapshots import Snapshots
+from qenex_node.standing import Standing
 from qenex_node.statesync import StateSync
 from qenex_node.sync import BlockSync
 from qenex_node.view import View
@@ -61,12 +59,6 @@ from state.store.snapshots import carry_votes
 from state.types import Hash
 
 log = Log("qenex.node")
-
-_REFUSALS: Final = {
-    "reported": "this home's report of a lost quorum waits for the statement of all validators",
-    "records_lost": "a vote of its key was seen that is not in its records: it signs nothing until `recover`",
-    "silent": "this validator watches in silence whether another process votes with its key",
-}
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 SWITCH_SECONDS: Final = 0.001
@@ -104,7 +96,6 @@ class Node:
         self.mempool = Mempool(mempool_limits(config), lambda sender, lane: next_sequence(self.executor, sender, lane))
         self._fates = Fates()
         self.feed = Feed()
-        self._votes_missing = self._key is not None and self.store.votes_owner != self._key
         self.restored = False
         """Whether state sync has made a new database, which takes the place of this one when the node is closed."""
         self._join_parts(genesis.parameters.drift_ms, genesis.parameters.block_units_max)
@@ -119,6 +110,17 @@ class Node:
         self._peering.network = self.network
         self._peering.dial()
         self._state_sync.network = self.network
+        self._standing = Standing(
+            key=self._key,
+            store=self.store,
+            mempool=self.mempool,
+            gossip=self._gossip,
+            driver=self.driver,
+            sync=self.sync,
+            network=self.network,
+            housekeeping=self._housekeeping,
+            clock=clock,
+        )
 
     def _join_parts(self, drift_ms: int, units_max: int) -> None:
         context, now_ms = self.executor.context, self._clock.now_ms
@@ -254,14 +256,9 @@ class Node:
                 height=self.store.validators_since,
                 added=sorted(now - was),
                 removed=sorted(was - now),
-                voting=self._in_force,
+                voting=self._standing.in_force,
             )
         self._peering.committed(executed.changes)
-
-    @property
-    def _in_force(self) -> bool:
-        """Whether this node is one of the validators in force."""
-        return self._key is not None and self.store.validators.index_of(self._key) is not None
 
     # What the network brings
 
@@ -431,84 +428,19 @@ class Node:
             sync=self.sync,
             network=self.network,
             clock=self._clock,
-            in_force=lambda: self._in_force,
-            readings=self._readings,
+            in_force=lambda: self._standing.in_force,
+            readings=self._standing.readings,
         )
-
-    def _readings(self) -> Readings:
-        now_ms = self._clock.now_ms()
-        oldest = self.mempool.oldest()
-        waiting_ms = 0
-        if oldest is not None and oldest.ready_ms is not None:
-            waiting_ms = max(0, min(now_ms - oldest.ready_ms, now_ms - self.store.head.time_ms))
-        offsets = sorted(p.clock_offset_ms for p in self.network.peers() if p.clock_offset_ms is not None)
-        return Readings(
-            head_height=self.store.head.height,
-            target_height=max(self.sync.target_height, self.store.head.height),
-            validators_reachable=self.driver.validators_reachable(),
-            quorum=self.store.validators.quorum,
-            work_waiting_ms=waiting_ms,
-            clock_offset_ms=offsets[len(offsets) // 2] if offsets else None,
-            vote_refusal=self._vote_refusal(),
-        )
-
-    def _vote_refusal(self) -> Reason | None:
-        if self._housekeeping.disk_refusal is not None:
-            return self._housekeeping.disk_refusal
-        if not self._in_force or self.driver.snapshot.may_sign:
-            # Whose key is not in force is a full node, and as ready as one.
-            return None
-        if self._votes_missing:
-            return Reason("votes_missing", self._why_votes_missing())
-        refusal = self.driver.snapshot.refusal or ""
-        if refusal in _REFUSALS:
-            return Reason(refusal, _REFUSALS[refusal])
-        return Reason("recovering", "this validator lost vote records and signs nothing until it is safe to")
-
-    def _why_votes_missing(self) -> str:
-        what = "are another validator's" if self.store.votes_exist else "are missing"
-        return f"the vote records {what}: this validator signs nothing until `recover`"
 
     def _add_metric_sources(self) -> None:
         metrics = self.metrics
         metrics.source(process_source)
         metrics.source(disk_source(self._home.home.data))
         metrics.source(p2p_source(self.network.counters))
-        metrics.source(self._read_gauges)
+        metrics.source(self._standing.gauges)
         metrics.set(m.PROCESS_START, self._clock.now_ms() / 1000)
         metrics.set(m.CHAIN_HEIGHT, self.store.head.height)
         metrics.set(m.CHAIN_HEAD_TIME, self.store.head.time_ms / 1000)
-
-    def _read_gauges(self) -> Iterator[Reading]:
-        snapshot, validators = self.driver.snapshot, self.store.validators
-        yield m.CONSENSUS_HEIGHT, (), snapshot.height
-        yield m.CONSENSUS_VIEW, (), snapshot.view
-        yield m.CONSENSUS_PRIMARY, (), int(snapshot.index is not None and snapshot.primary == snapshot.index)
-        yield m.CONSENSUS_VOTING, (), int(snapshot.may_sign and not self.driver.paused)
-        yield m.CONSENSUS_VALIDATORS, (), validators.n
-        yield m.CONSENSUS_QUORUM, (), validators.quorum
-        yield m.STATE_OLDEST_HEIGHT, (), self.store.oldest_state_height
-        yield m.SYNC_TARGET, (), max(self.sync.target_height, self.store.head.height)
-        yield m.SYNC_SYNCING, (), int(self.sync.catching_up)
-        stats = self.mempool.stats()
-        yield m.MEMPOOL_TRANSACTIONS, ("ready",), stats.ready
-        yield m.MEMPOOL_TRANSACTIONS, ("gap",), stats.gap
-        yield m.MEMPOOL_TRANSACTIONS, ("overdue",), stats.overdue
-        yield m.MEMPOOL_BYTES, (), stats.bytes
-        yield m.MEMPOOL_ACCOUNTS, (), stats.accounts
-        oldest = self.mempool.oldest()
-        waited_ms = 0 if oldest is None or oldest.ready_ms is None else self._clock.now_ms() - oldest.ready_ms
-        yield m.MEMPOOL_OLDEST, (), max(0, waited_ms) / 1000
-        yield m.MEMPOOL_QUEUE_BYTES, (), self._gossip.queued_bytes
-        yield from self._gossip.readings()
-        reachable = self.driver.validators_reachable()
-        yield m.QUORUM_REACHABLE, (), int(reachable >= validators.quorum)
-        peers = self.network.peers()
-        for role in ("validator", "full"):
-            for direction in ("inbound", "outbound"):
-                count = sum(p.role == role and p.direction == direction for p in peers)
-                yield m.PEERS, (role, direction), count
-        yield from clock_offsets(p.clock_offset_ms for p in peers if p.clock_offset_ms is not None)
 
 
 def next_sequence(executor: Executor, sender: bytes, lane: int) -> int:
