@@ -17,6 +17,7 @@ from devnet.simulation.settings import CORRECT, TWIN, Settings
 from devnet.simulation.world import world_of
 
 EXACT: Final = 17
+WIDE_TIMEOUT_MS: Final = 600
 
 
 def draw(seed: int) -> Settings:
@@ -58,7 +59,8 @@ def _storm(seed: int, rng: random.Random, conducts: list[str]) -> Settings:
     changes = reforms(rng, conducts, spares) if spares or rng.random() < 0.1 else ()
     machines = n + conducts.count(TWIN) + spares + followers
     wrong = (*faults(rng, machines, (hidden_commit, hidden_commit)), *losses(rng, conducts))
-    return Settings(
+    wide = rng.random() < 0.15
+    settings = Settings(
         seed=seed,
         conducts=tuple(conducts),
         leader_term=rng.choice((0, 0, 0, 1, 3)),
@@ -73,11 +75,16 @@ def _storm(seed: int, rng: random.Random, conducts: list[str]) -> Settings:
         skews_ms=tuple(rng.randint(-400, 400) for _ in range(machines)),
         spares=spares,
         followers=followers,
-        regions=tuple(rng.randrange(len(WIDE_MS)) for _ in range(5)) if rng.random() < 0.15 else (),
+        regions=tuple(rng.randrange(len(WIDE_MS)) for _ in range(5)) if wide else (),
         hasty=rng.choice((0, 0, 3, 8)),
         reforms=changes,
         exact=seed % 100 == EXACT,
     )
+    if not wide:
+        return settings
+    # Where a round takes longer than the timeout, each height costs views until that has doubled: no harm, but time.
+    slower = replace(settings.timing, progress_timeout_ms=WIDE_TIMEOUT_MS)
+    return replace(settings, timing=slower, recovery_us=2 * settings.recovery_us)
 
 
 MIX: Final = (
