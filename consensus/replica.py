@@ -117,12 +117,6 @@ class Replica:
         """All evidence that is kept, oldest first, what blocks hold already included."""
         return tuple(self._core.evidence.values())
 
-    @property
-    def open_evidence(self) -> tuple[Evidence, ...]:
-        """The evidence that no committed block was seen to hold: what the next block of ours may take."""
-        core = self._core
-        return tuple(item for key, item in core.evidence.items() if key not in core.settled)
-
     def latest_vote(self, index: int) -> Message | None:
         """Returns the latest PREPARE, COMMIT or VIEW-CHANGE seen of a validator, to show it in HELLO."""
         return self._core.latest_votes.get(index)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from devnet.simulation.machine import Machine
 
 GARBLED: Final = 0.25
-HEARD_MAX: Final = 32
 NUMBERS: Final = (0, 1, 2, 3, 4, 7, 15, 63, 64, 10**6, 2**53, 2**64 - 1)
 
 

@@ -107,14 +107,6 @@ class Workload:
         wanted = self.committed + more
         self._net.wait_for(lambda: self.committed >= wanted, f"{more} further transfers are final", timeout_s)
 
-    @contextmanager
-    def longest_gap(self) -> Iterator[Callable[[], float]]:
-        """Measures the longest time without an acknowledgement within the block; call the result for it, in seconds."""
-        progress = self.progress
-        progress.gap_s, began = 0.0, time.monotonic()
-        progress.last_commit = max(progress.last_commit, began)
-        yield lambda: max(progress.gap_s, time.monotonic() - progress.last_commit)
-
     def stop(self, settle_s: float = SETTLE_SECONDS) -> History:
         """Lets the clients come to an end: what is under way is settled first, if that takes no longer."""
         self.progress.stopping = True

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
@@ -62,20 +62,11 @@ class Place:
 
 @dataclass(slots=True)
 class Progress:
-    """What all clients share: the history, whether they are to stop, and when the newest transfer was final."""
+    """What all clients share: the history, whether they are to stop, and how many transfers were acknowledged."""
 
     history: History
     stopping: bool = False
     committed: int = 0
-    last_commit: float = field(default_factory=time.monotonic)
-    gap_s: float = 0.0
-
-    def commit(self) -> None:
-        """Notes that a transfer was acknowledged just now."""
-        now = time.monotonic()
-        self.gap_s = max(self.gap_s, now - self.last_commit)
-        self.last_commit = now
-        self.committed += 1
 
 
 class Writer:
@@ -125,7 +116,7 @@ class Writer:
             await self._send(name, client, transfer, wire)
         if transfer.outcome is Outcome.COMMITTED:
             self._sequence += 1
-            self._progress.commit()
+            self._progress.committed += 1
             if payee >= self._place.banks and self._chance.random() < READ_BACK_SHARE:
                 await self._read_back(transfer.node, payee)
 

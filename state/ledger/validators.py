@@ -94,11 +94,6 @@ def rules_back(reader: StateReader) -> Iterator[Rule]:
         first = before
 
 
-def read_rule_at(reader: StateReader, height: int) -> Rule:
-    """Returns the rule in force at a height, at most the one after the state's newest block; it walks back to it."""
-    return rule_at(rules_back(reader), height)
-
-
 def rule_at(rules: Iterable[Rule], height: int) -> Rule:
     """Returns the one of these rules, newest first, that is in force at a height; height 0 counts as the first."""
     for rule in rules:

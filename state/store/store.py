@@ -319,10 +319,6 @@ class Store:
                 self._votes.written(checks)
             self._bodies.update(bodies)
 
-    def put_bodies(self, bodies: Iterable[Block]) -> None:
-        """Makes bodies alone durable, as on a node that does not vote."""
-        self.write_votes(VoteBatch(bodies=tuple(bodies)))
-
     def _put_bodies(self, batch: Any, bodies: Iterable[Block]) -> dict[Hash, int]:
         new: dict[Hash, int] = {}
         for block in bodies:
@@ -394,11 +390,6 @@ class Store:
             return None
         self._check_block(height)
         return chain.read_block(self.database, header)
-
-    def block_by_hash(self, block_hash: Hash) -> Block | None:
-        """Returns a committed block, None for others."""
-        height = self.height_of(block_hash)
-        return None if height is None else self.block_at(height)
 
     def height_of(self, block_hash: Hash) -> int | None:
         """Returns the height of a committed block, None for others."""

@@ -12,6 +12,7 @@ import trio
 from p2p.wire import Kind
 from qenex_node.proposals import Verdict
 from state.ledger.registry import SIGNATURE_UNITS
+from state.store import VoteBatch
 from state.transaction import wire_hash_of
 from state.types import Header, TimeMs, WireHash
 from tests.qenex_node.node_parts import DRIFT_MS, Parts, run, settle
@@ -174,7 +175,7 @@ def test_after_a_restart_a_stored_body_needs_nobody(tmp_path: Path) -> None:
     async def test(nursery: trio.Nursery) -> None:
         parts = Parts(tmp_path)
         block = parts.proposed_by_another(parts.chain.pay(0, 1)).block
-        parts.store.put_bodies([block])
+        parts.store.write_votes(VoteBatch(bodies=(block,)))
         assert await judge(parts, block.header, block.wire_hashes, first=False) == (Verdict.VALID, "")
         assert all(peer.sent == [] for peer in parts.network.peers)
         assert parts.proposals.wire_of(block.wire_hashes[0]) == block.transactions[0]

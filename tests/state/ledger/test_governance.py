@@ -23,7 +23,7 @@ from state.ledger.domains.governance.rules import (
     OPEN_PER_VALIDATOR_MAX,
 )
 from state.ledger.plugin import Plugin
-from state.ledger.validators import decode_former, read_rule, read_rule_at, rule_key
+from state.ledger.validators import decode_former, read_rule, rule_at, rule_key, rules_back
 from state.transaction import decode_for_simulation
 from state.tree import proof
 from state.tree.prove import prove
@@ -44,7 +44,7 @@ def test_a_quorum_adds_a_validator_from_the_next_height_on():
     council.blocks(2)
     assert council.world.head.validators_hash == council.world.validators.hash
     assert council.status(number) == "in_force"
-    assert [read_rule_at(council.world, height).validators.n for height in range(5)] == [4, 4, 5, 5, 5]
+    assert [rule_at(rules_back(council.world), height).validators.n for height in range(5)] == [4, 4, 5, 5, 5]
 
 
 def test_a_former_set_is_proved_by_the_state_alone():

@@ -27,7 +27,7 @@ def test_a_committed_block_is_found_by_height_hash_and_transaction(tmp_path: Pat
     header = first.block.header
     assert store.head == second.block.header
     assert store.header_at(1) == header
-    assert store.block_at(1) == store.block_by_hash(header.hash) == store.body(header.hash) == first.block
+    assert store.block_at(1) == store.body(header.hash) == first.block
     assert store.height_of(header.hash) == 1
     assert store.certificate_at(1) == certify(chain.genesis, header)
     assert store.head_certificate == certify(chain.genesis, second.block.header)
@@ -45,7 +45,7 @@ def test_what_is_not_committed_is_unknown(tmp_path: Path) -> None:
     assert store.header_at(2) is store.block_at(2) is store.certificate_at(2) is store.certificate_at(0) is None
     assert store.body(block.header.parent_hash) is not None
     unknown = block.header.tx_root
-    assert store.body(unknown) is store.height_of(unknown) is store.block_by_hash(unknown) is None
+    assert store.body(unknown) is store.height_of(unknown) is None
     assert store.locate(unknown) is None
     assert store.receipt_at(1, 1) is store.transaction_at(1, 1) is None
     for ask in (store.receipts_at, lambda h: store.get_at(h, b""), lambda h: store.prove(h, b"")):
@@ -127,14 +127,14 @@ def test_a_body_that_was_stored_with_votes_is_not_written_again(tmp_path: Path) 
     executed = chain.execute(*(chain.pay(0, 1, sequence=n) for n in range(20)))
     certificate = certify(chain.genesis, executed.block.header)
     fresh = slices.run(chain.store.commit(executed, certificate)).batch.approximate_size()
-    chain.store.put_bodies([executed.block, executed.block])
+    chain.store.write_votes(VoteBatch(bodies=(executed.block, executed.block)))
     assert chain.store.body(executed.block.header.hash) == executed.block
     assert chain.store.height_of(executed.block.header.hash) is None
     prepared = slices.run(chain.store.commit(executed, certificate))
     assert fresh - prepared.batch.approximate_size() > len(executed.block.encoded)
     prepared.write()
     chain.store.advance(prepared)
-    chain.store.put_bodies([executed.block])
+    chain.store.write_votes(VoteBatch(bodies=(executed.block,)))
     assert not chain.store.uncommitted_bodies()
     assert chain.store.block_at(1) == executed.block
 
@@ -144,7 +144,7 @@ def test_blocks_that_lost_their_height_go_with_the_commit(tmp_path: Path, restar
     chain = Chain(tmp_path / "db")
     winner = chain.execute(chain.pay(0, 1))
     losers = [chain.execute(chain.pay(0, 1), proposer=n).block for n in (1, 2)]
-    chain.store.put_bodies([winner.block, *losers])
+    chain.store.write_votes(VoteBatch(bodies=(winner.block, *losers)))
     if restart:
         chain.reopen()
     assert set(chain.store.uncommitted_bodies()) == {block.header.hash for block in (winner.block, *losers)}
@@ -161,7 +161,7 @@ def test_bodies_of_later_heights_survive_a_commit(tmp_path: Path) -> None:
     first = ahead.block()
     second = ahead.execute(ahead.pay(2, 3))
     chain = Chain(tmp_path / "db")
-    chain.store.put_bodies([second.block])
+    chain.store.write_votes(VoteBatch(bodies=(second.block,)))
     chain.commit(chain.execute(*first.transactions))
     assert chain.store.head.hash == first.block.header.hash
     assert chain.reopen().store.body(second.block.header.hash) == second.block

@@ -40,7 +40,7 @@ def make(path: Path, **options: object) -> Chain:
         slices.run(chain.store.prune())
         if height == 4:
             chain.reopen()
-    chain.store.put_bodies([chain.execute(chain.pay(0, 1)).block])
+    chain.store.write_votes(VoteBatch(bodies=(chain.execute(chain.pay(0, 1)).block,)))
     chain.store.close()
     return chain
 
