@@ -13,9 +13,7 @@ over. The network must be nobody else's meanwhile, and have at least `2 * writer
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
