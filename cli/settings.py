@@ -46,7 +46,7 @@ class Settings:
         home = self.network_home
         if home is None:
             return None
-        from qenex_node.homes import read_json
+        from qenex_node.jsonfiles import read_json
 
         document = read_json(home / NETWORK_FILE, _NETWORK_BYTES_MAX, "devnet_invalid")
         nodes = document.get("nodes") if isinstance(document, dict) else None

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from qenex_node.homes import read_json, write_json
+from qenex_node.jsonfiles import read_json, write_json
 from qenex_node.testnet import Network, NetworkNode
 from state.address import to_text
 from state.errors import JsonValue, Rejected

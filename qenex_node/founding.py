@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from qenex_node.cards import Card
-from qenex_node.homes import GENESIS_FILE_BYTES_MAX, read_json, write_json
+from qenex_node.homes import GENESIS_FILE_BYTES_MAX
+from qenex_node.jsonfiles import read_json, write_json
 from state.errors import DecodeError, JsonValue, Rejected
 from state.genesis import Genesis
 from state.types import ValidatorSet

@@ -18,17 +18,17 @@ and must `recover` before it signs anything again.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from p2p.identity import NodeKey
 from qenex_node.cards import Card, make_card
 from qenex_node.config import Config, load, render
+from qenex_node.jsonfiles import read_json, write_json
 from qenex_node.keystore import Passphrase, inspect_key, read_key, write_key
 from qenex_node.options import store_options
 from state.errors import Rejected
@@ -240,32 +240,6 @@ def read_keys(node_home: NodeHome, passphrase: Passphrase | None) -> NodeKeys:
     if validator_key is not None and validator_key.scheme != ED25519:
         raise Rejected("keystore_damaged", f"{home.validator_key_file}: a validator key is of scheme ed25519")
     return NodeKeys(NodeKey(node_key.seed), validator_key)
-
-
-def read_json(path: Path, bytes_max: int, code: str) -> Any:
-    """Returns a JSON document from a file; raises Rejected(code) if there is none or it is too large."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(bytes_max + 1)
-    except OSError as error:
-        raise Rejected(code, f"{path} cannot be read: {error}") from None
-    if len(data) > bytes_max:
-        raise Rejected(code, f"{path} has more than {bytes_max} bytes")
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise Rejected(code, f"{path} is not JSON") from None
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON document, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(document, stream, indent=2)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def read_genesis(path: Path) -> Genesis:

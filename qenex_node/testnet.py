@@ -23,15 +23,8 @@ from typing import Final
 from qenex_node.cards import make_card
 from qenex_node.config import Config, load
 from qenex_node.founding import Founding
-from qenex_node.homes import (
-    Home,
-    NodeHome,
-    create_database,
-    create_home,
-    create_vote_records,
-    read_json,
-    write_json,
-)
+from qenex_node.homes import Home, NodeHome, create_database, create_home, create_vote_records
+from qenex_node.jsonfiles import read_json, write_json
 from qenex_node.keystore import write_key
 from state.address import to_text
 from state.errors import Rejected

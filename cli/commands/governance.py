@@ -57,7 +57,8 @@ def _card() -> click.Command:
 
         A validator puts it into a proposal: `qenex tx governance-propose --add FILE`, or --replace FILE for new keys.
         """
-        from qenex_node.homes import open_home, write_json
+        from qenex_node.homes import open_home
+        from qenex_node.jsonfiles import write_json
         from qenex_node.keystore import read_key
         from state.ledger.domains.governance.possession import prove_possession
 
@@ -186,7 +187,7 @@ def _changed_fields(client: Client, given: Given) -> Given:
 
 def read_governance_card(path: Path) -> dict[str, str]:
     """Returns the card of a file, its form checked and its proofs made again; raises Rejected("card_invalid")."""
-    from qenex_node.homes import read_json
+    from qenex_node.jsonfiles import read_json
     from state.hashing import Hash
     from state.keys import verify_ed25519
     from state.ledger.domains.governance.possession import possession_preimage

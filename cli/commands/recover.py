@@ -131,7 +131,8 @@ def _recover(settings: Settings, node_home: NodeHome, chain_intact: bool, yes: b
 
 
 def _report(settings: Settings, node_home: NodeHome, target: Path, yes: bool, passphrase: Callable[[], bytes]) -> None:
-    from qenex_node.homes import read_keys, write_json
+    from qenex_node.homes import read_keys
+    from qenex_node.jsonfiles import write_json
     from qenex_node.recovery import report_home
 
     if target.exists():
@@ -212,7 +213,7 @@ def _document(node_home: NodeHome, stated: Stated) -> dict[str, JsonValue]:
 
 def _report_of(path: Path, chain_id: str) -> bytes:
     """Returns the encoded report of a file; raises Rejected("report_unreadable"), ("wrong_chain")."""
-    from qenex_node.homes import read_json
+    from qenex_node.jsonfiles import read_json
 
     document: Any = read_json(path, REPORT_FILE_BYTES_MAX, "report_unreadable")
     try:

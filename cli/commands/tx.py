@@ -306,14 +306,14 @@ def send(settings: Settings, transaction: str, wait: bool, timeout: int) -> None
 
 def read_draft(path: Path) -> Draft:
     """Returns the transaction of a file, its signatures proved; raises Rejected("draft_invalid")."""
-    from qenex_node.homes import read_json
+    from qenex_node.jsonfiles import read_json
 
     return Draft.from_json(read_json(path, FILE_BYTES_MAX, "draft_invalid"))
 
 
 def read_policy(path: Path) -> Policy:
     """Returns the policy of a file that `tx policy` wrote."""
-    from qenex_node.homes import read_json
+    from qenex_node.jsonfiles import read_json
 
     document = read_json(path, FILE_BYTES_MAX, "policy_invalid")
     policy: Policy = POLICY.from_json(document.get("policy") if isinstance(document, dict) else None, "policy")
@@ -321,7 +321,7 @@ def read_policy(path: Path) -> Policy:
 
 
 def _write_draft(settings: Settings, draft: Draft, path: Path) -> None:
-    from qenex_node.homes import write_json
+    from qenex_node.jsonfiles import write_json
 
     write_json(path, draft.to_json())
     document: dict[str, Any] = {"id": "0x" + draft.id.hex(), "file": str(path), "missing": _missing(draft)}
@@ -397,7 +397,7 @@ def show(settings: Settings, file: Path) -> None:
 @click.pass_obj
 def policy(settings: Settings, threshold: int, keys: Sequence[str], out: Path | None) -> None:
     """Show the account that several keys own together: its address, and the policy that its transactions need."""
-    from qenex_node.homes import write_json
+    from qenex_node.jsonfiles import write_json
 
     names = Names(settings)
     made = Policy.of(threshold, tuple(public_key_of(names, text) for text in keys))

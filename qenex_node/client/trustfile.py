@@ -7,13 +7,13 @@ if a second one of that height turns up. It is as trusted as the genesis documen
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
 from qenex_node.client.errors import VerificationFailed
 from qenex_node.client.forms import hexed, unhexed
 from qenex_node.client.light import LIGHT_BLOCK_BYTES_MAX, LightBlock, LightClient
+from qenex_node.jsonfiles import write_json
 from state.codec import decode, encode
 from state.errors import Rejected
 
@@ -59,10 +59,4 @@ def save_trust(path: Path, light: LightClient, block: LightBlock) -> None:
         "light_block": hexed(encode(block.to_value())),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(document, stream, indent=2)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    write_json(path, document)

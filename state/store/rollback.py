@@ -76,7 +76,7 @@ def rollback(
         below = _header_below(store)
         batch = store.database.batch()
         _put_records_back(batch, store, executed, below)
-        _delete_commit(batch, store, executed)
+        _delete_commit(batch, executed)
         batch.put(META_HEAD, seal(META_HEAD, chain.head_content(below)))
         if store.votes_exist:
             store.stage_votes(batch, binding(store.votes(), store.head.height))
@@ -145,7 +145,7 @@ def _put_records_back(batch: Batch, store: Store, executed: ExecutedBlock, below
             batch.put(key, seal(key, value))
 
 
-def _delete_commit(batch: Batch, store: Store, executed: ExecutedBlock) -> None:
+def _delete_commit(batch: Batch, executed: ExecutedBlock) -> None:
     """Removes what the commit of the block wrote, beside the newest state; its block stays."""
     header = executed.block.header
     for letter in (CHAIN, RECEIPTS, STALE):

@@ -12,7 +12,8 @@ import pytest
 from qenex_node.cards import Card, make_card
 from qenex_node.config import Config
 from qenex_node.founding import Founding
-from qenex_node.homes import Home, create_home, install_chain, open_home, read_card, read_keys, write_json
+from qenex_node.homes import Home, create_home, install_chain, open_home, read_card, read_keys
+from qenex_node.jsonfiles import write_json
 from qenex_node.options import store_options
 from state.errors import Rejected
 from state.genesis import ChainParameters, Genesis, GenesisAccount, GenesisAsset
