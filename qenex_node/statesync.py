@@ -63,6 +63,7 @@ HEDGE_SECONDS: Final = 3.0
 RETRY_SECONDS: Final = 30.0
 SOURCELESS_SECONDS_MAX: Final = 15.0
 SHUN_SECONDS: Final = 10.0
+CANDIDATES_MAX: Final = 8
 CHUNKS_PER_PEER_MAX: Final = 2
 CHUNKS_UNDER_WAY_MAX: Final = 8
 _SPACE_FACTOR: Final = 4
@@ -221,8 +222,11 @@ class StateSync:
         return None
 
     async def _fetch_any(self) -> Snapshot | None:
-        """Fetches the best snapshot that is offered; None if there is none. Raises Rejected."""
-        while True:
+        """Fetches the best snapshot that is offered; None if there is none that holds. Raises Rejected.
+
+        Block sync is held meanwhile, so it ends after some that came to nothing, whoever offers ever new ones.
+        """
+        for _ in range(CANDIDATES_MAX):
             begun = await trio.to_thread.run_sync(newest_fetched, self._root)
             candidate = await self._choose(None if begun is None else begun[0].hash)
             if candidate is None:
@@ -232,7 +236,12 @@ class StateSync:
                 # Whoever offered it is passed over by now.
                 continue
             manifest, certificate = proved
-            await self.prove(manifest, certificate)
+            try:
+                await self.prove(manifest, certificate)
+            except Rejected as error:
+                for peer in candidate.peers:
+                    self.shun(peer, error.message)
+                continue
             self._check_space(manifest)
             draft = await trio.to_thread.run_sync(Draft.to_fetch, self._root, manifest, certificate)
             fetch = _Fetch(self, manifest, draft)
@@ -242,6 +251,7 @@ class StateSync:
                 continue
             path = await trio.to_thread.run_sync(draft.finish, candidate.height)
             return await trio.to_thread.run_sync(Snapshot.open, path)
+        return None
 
     async def _choose(self, begun: Hash | None) -> _Candidate | None:
         """Asks all peers what they offer and returns the best; None if there is nothing of use."""
@@ -308,18 +318,42 @@ class StateSync:
         return None
 
     async def prove(self, manifest: Manifest, certificate: Certificate) -> None:
-        """Proves a manifest's header from what this node knows for certain; raises Rejected("header_unproved")."""
-        context = self._genesis.context
-        wanted = prove_header(context, self._trusted(), manifest.header.height)
+        """Proves a manifest's header from what this node knows for certain; raises Rejected("header_unproved").
+
+        One peer at a time is asked for all headers between: whoever makes up validators gives headers that hold in
+        themselves, and one such among the true ones of others would spoil every proof.
+        """
         block = LightBlock(manifest.header, certificate, manifest.validators)
+        contradicted: list[tuple[Peer, VerificationFailed]] = []
+        for peer in (None, *self._usable()):
+            try:
+                await self._prove_by(peer, block)
+            except VerificationFailed as error:
+                if peer is None:
+                    raise Rejected("header_unproved", f"the snapshot's header does not follow: {error}") from error
+                contradicted.append((peer, error))
+            except Rejected:
+                continue
+            else:
+                for liar, lie in contradicted:
+                    self.ban(liar, Rejected("light_block_invalid", str(lie)))
+                return
+        reasons = "; ".join(str(lie) for _, lie in contradicted) or "nobody gave the headers between"
+        raise Rejected("header_unproved", f"the snapshot's header does not follow from ours: {reasons}")
+
+    async def _prove_by(self, peer: Peer | None, block: LightBlock) -> None:
+        """Proves a header by those that one peer gives, None if none are needed.
+
+        Raises VerificationFailed where what it gave, or the header, is false; Rejected where it gave too little.
+        """
+        wanted = prove_header(self._genesis.context, self._trusted(), block.header.height)
         try:
             next(wanted)
             while True:
-                block = await self._light_block(wanted.send(block))
+                height = wanted.send(block)
+                block = await self._light_block(peer, height)
         except StopIteration:
             return
-        except VerificationFailed as error:
-            raise Rejected("header_unproved", f"the snapshot's header does not follow from ours: {error}") from error
 
     def _trusted(self) -> TrustedHeader:
         head = self._store.head
@@ -328,24 +362,22 @@ class StateSync:
         validators = self._store.validators_at(head.height)
         return TrustedHeader(head.height, head.hash, head.time_ms, validators, head.next_validators_hash)
 
-    async def _light_block(self, height: Height) -> LightBlock:
-        """Returns a light block from some peer, whole in itself; raises Rejected("header_unproved") if none has it."""
-        for peer in self._usable():
+    async def _light_block(self, peer: Peer | None, height: Height) -> LightBlock:
+        """Returns a peer's light block, whole in itself; raises Rejected("header_unproved") if it gives none."""
+        if peer is not None:
             data = await self._ask(peer, Kind.LIGHT_REQUEST, height, (Kind.LIGHT, height), OFFERS_SECONDS_MAX)
-            if not data:
-                continue
-            try:
-                block = LightBlock.from_value(decode(data, bytes_max=LIGHT_BLOCK_BYTES_MAX))
-                check_own(self._genesis.context, block)
-            except Rejected as error:
-                self.ban(peer, error)
-            except VerificationFailed as error:
-                self.ban(peer, Rejected("light_block_invalid", str(error)))
-            else:
-                if block.header.height == height:
-                    return block
-                self.ban(peer, Rejected("light_block_invalid", "it is of another height"))
-        raise Rejected("header_unproved", f"no peer proves the header of height {height}")
+            if data:
+                try:
+                    block = LightBlock.from_value(decode(data, bytes_max=LIGHT_BLOCK_BYTES_MAX))
+                    check_own(self._genesis.context, block)
+                    if block.header.height == height:
+                        return block
+                    self.ban(peer, Rejected("light_block_invalid", "it is of another height"))
+                except Rejected as error:
+                    self.ban(peer, error)
+                except VerificationFailed as error:
+                    self.ban(peer, Rejected("light_block_invalid", str(error)))
+        raise Rejected("header_unproved", f"the header of height {height} was not given")
 
     def _check_space(self, manifest: Manifest) -> None:
         needed = self._options.min_free_bytes + _SPACE_FACTOR * len(manifest.chunks) * CHUNK_BYTES_MAX

@@ -482,12 +482,28 @@ def test_a_header_of_another_set_is_not_believed_however_its_own_members_signed_
     simulate(main)
 
 
-@pytest.mark.parametrize("lying", [False, True])
+def test_an_offer_under_a_set_that_nobody_elected_gives_way_to_a_true_one(
+    chain: Chain, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    """Two who offer it come before a single honest peer, and nobody can tell it from the truth but by proving it."""
+
+    async def main() -> None:
+        forged = forged_snapshot(chain, snapshot, tmp_path / "forged")
+        liars = [Peer(name, chain, root=forged.path.parent) for name in ("liar", "friend")]
+        node = Node(tmp_path / "node", chain, [*liars, Peer("honest", chain)])
+        assert await sync_until(node, seconds=25)
+        assert_restored(node, chain)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("lying", ["", "cut short", "made up"])
 def test_a_header_is_proved_through_changes_of_the_set_by_asking_peers_for_those_between(
-    tmp_path: Path, lying: bool
+    tmp_path: Path, lying: str
 ) -> None:
     """All four validators are replaced, one at a time; nobody of the last set is in the first. A peer that answers with
-    headers of a set of its own is refused, and banned where what it sent does not hold in itself."""
+    what does not hold in itself, or with headers of a set of its own that do, is banned, and keeps nobody from the
+    proof though it is always asked first."""
     members = [frozenset(range(start, start + 4)) for start in range(9)]
     heights = Heights([one for one in members for _ in range(3)])
     last = heights.at(len(heights.sets))
@@ -508,8 +524,12 @@ def test_a_header_is_proved_through_changes_of_the_set_by_asking_peers_for_those
         true = heights.at(height)
         return replace(true, certificate=replace(true.certificate, signatures=true.certificate.signatures[:2]))
 
+    def made_up(height: int) -> LightBlock:
+        return heights.forged(height, range(60, 64), range(60, 64))
+
     async def main() -> None:
-        tellers = [Teller("a", cut_short if lying else heights.at), Teller("b", heights.at)]
+        tales = {"": heights.at, "cut short": cut_short, "made up": made_up}
+        tellers = [Teller("a", tales[lying]), Teller("b", heights.at)]
         banned: list[str] = []
         network = SimpleNamespace(
             connected=lambda: [teller for teller in tellers if teller.name not in banned],
@@ -529,7 +549,7 @@ def test_a_header_is_proved_through_changes_of_the_set_by_asking_peers_for_those
         for teller in tellers:
             teller.sync = sync
         await sync.prove(SimpleNamespace(header=last.header, validators=last.validators), last.certificate)  # type: ignore[arg-type]
-        assert 1 < len(asked) < len(heights.sets)
+        assert 1 < len(asked) < 2 * len(heights.sets)
         assert banned == (["a"] if lying else [])
         forged = heights.forged(last.header.height, range(50, 54), range(50, 54))
         fake: Any = SimpleNamespace(header=forged.header, validators=forged.validators)
