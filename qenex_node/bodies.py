@@ -51,6 +51,7 @@ class Bodies:
         self._available = available
         self._fetched: dict[Hash, Block] = {}
         self._wanted: dict[Hash, trio.CancelScope] = {}
+        self._needed_last: Hash | None = None
         self._came = trio.Event()
 
     def at_hand(self, block_hash: Hash) -> Block | None:
@@ -86,21 +87,33 @@ class Bodies:
         self._spawn(self._take, peer, block)
 
     def want(self, block_hash: Hash, holders: frozenset[bytes]) -> None:
-        """Gets a block: from the disk at once, or from peers, those with the validator keys in `holders` first."""
-        if block_hash in self._wanted or len(self._wanted) >= BODIES_FETCHED_MAX:
+        """Gets a block: from the disk at once, or from peers, those with the validator keys in `holders` first.
+
+        One too many takes the place of the one that is asked for longest: faulty primaries may have proposed as many
+        as there is room for that nobody ever gives.
+        """
+        if block_hash in self._wanted:
             return
         stored = self.at_hand(block_hash) or self._store.body(block_hash)
         if stored is not None:
             self._fetched[block_hash] = stored
             self._available(stored)
             return
+        if len(self._wanted) >= BODIES_FETCHED_MAX:
+            self._wanted.pop(next(iter(self._wanted))).cancel()
         scope = self._wanted[block_hash] = trio.CancelScope()
         self._spawn(self._fetch, block_hash, holders, scope)
 
     async def get(self, block_hash: Hash, holders: frozenset[bytes]) -> Block:
-        """Returns a block, fetched as `want` does, for as long as it takes: who waits is cancelled with its height."""
+        """Returns a block, fetched as `want` does, for as long as it takes: who waits is cancelled with its height.
+
+        Only for the one that was needed last it is asked again after it had to make room.
+        """
+        self._needed_last = block_hash
+        self.want(block_hash, holders)
         while (block := self.at_hand(block_hash) or self._store.body(block_hash)) is None:
-            self.want(block_hash, holders)
+            if self._needed_last == block_hash:
+                self.want(block_hash, holders)
             with trio.move_on_after(BODY_RETRY_SECONDS):
                 await self._came.wait()
         return block

@@ -12,10 +12,11 @@ from consensus.evidence import contradiction
 from consensus.interface import Report, ReportKind, WorkChanged
 from consensus.messages import Kind, Vote, decode_message, signing_preimage
 from p2p.wire import Kind as Frame
+from qenex_node.bodies import BODIES_FETCHED_MAX, BODY_RETRY_SECONDS
 from qenex_node.evidence import EvidencePool
 from qenex_node.proposals import Verdict
 from state.hashing import sha256
-from state.types import Height, View
+from state.types import Header, Height, View
 from tests.qenex_node.node_parts import Parts, run, settle
 from tests.state.store.store_support import VALIDATOR_KEYS, VALIDATORS
 
@@ -114,6 +115,40 @@ def test_a_proposal_with_evidence_is_judged_by_what_waits_here_or_by_the_body_of
         parts.driver.bodies.on_body(one, block.encoded)
         await settle()
         assert verdicts == [(Verdict.VALID, "")]
+
+    run(test)
+
+
+def test_proposals_whose_evidence_nobody_gives_do_not_keep_a_later_one_from_being_judged(tmp_path: Path) -> None:
+    """A faulty primary that names evidence and gives it to nobody costs its view, not the height."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        parts = Parts(tmp_path)
+        parts.driver.nursery = nursery
+        tx = parts.chain.pay(0, 1)
+        block = parts.chain.execute(tx, proposer=1, evidence=(proof(parts),)).block
+        parts.wait_for_block(tx)
+        verdicts: list[tuple[Verdict, str]] = []
+
+        async def judge(header: Header) -> None:
+            source = VALIDATORS.validators[1].key
+            verdicts.append(await parts.proposals.validate(header, block.wire_hashes, first=True, source=source))
+
+        for number in range(2 * BODIES_FETCHED_MAX):
+            nursery.start_soon(judge, replace(block.header, evidence_hash=sha256(b"secret %d" % number)))
+            await settle()
+        nursery.start_soon(judge, block.header)
+        await settle()
+        one = parts.network.peers[0]
+        assert block.header.hash in one.got(Frame.BODY_REQUEST)
+        before = len(one.got(Frame.BODY_REQUEST))
+        await trio.sleep(10 * BODY_RETRY_SECONDS)
+        assert len(one.got(Frame.BODY_REQUEST)) - before <= 11 * BODIES_FETCHED_MAX
+        parts.driver.bodies.on_body(one, block.encoded)
+        await settle()
+        assert verdicts == [(Verdict.VALID, "")]
+        parts.proposals.height_committed()
+        parts.driver.bodies.height_committed()
 
     run(test)
 
