@@ -18,7 +18,7 @@ Everything that a peer can make us hold is bounded: chunks under way, one manife
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +62,9 @@ HEDGE_SECONDS: Final = 3.0
 """A chunk that is under way for longer is asked of another peer too, if there is nothing else to ask for."""
 RETRY_SECONDS: Final = 30.0
 SOURCELESS_SECONDS_MAX: Final = 15.0
+PACE_SECONDS: Final = 60.0
+PACE_CHUNKS_MIN: Final = 6
+"""Fewer chunks in so long are no better than none: those who are the only ones to have a snapshot must not hold us."""
 SHUN_SECONDS: Final = 10.0
 CANDIDATES_MAX: Final = 8
 CHUNKS_PER_PEER_MAX: Final = 2
@@ -226,9 +229,10 @@ class StateSync:
 
         Block sync is held meanwhile, so it ends after some that came to nothing, whoever offers ever new ones.
         """
+        given_up: set[Hash] = set()
         for _ in range(CANDIDATES_MAX):
             begun = await trio.to_thread.run_sync(newest_fetched, self._root)
-            candidate = await self._choose(None if begun is None else begun[0].hash)
+            candidate = await self._choose(None if begun is None else begun[0].hash, given_up)
             if candidate is None:
                 return None
             proved = await self._get_manifest(candidate)
@@ -247,19 +251,21 @@ class StateSync:
             fetch = _Fetch(self, manifest, draft)
             log.info("fetching a snapshot", height=candidate.height, peers=len(candidate.peers), chunks=fetch.count)
             if not await fetch.run():
-                log.warning("nobody has this snapshot any more", height=candidate.height)
+                log.warning("this snapshot is not to be had", height=candidate.height, why=fetch.why)
+                given_up.add(candidate.hash)
                 continue
             path = await trio.to_thread.run_sync(draft.finish, candidate.height)
             return await trio.to_thread.run_sync(Snapshot.open, path)
         return None
 
-    async def _choose(self, begun: Hash | None) -> _Candidate | None:
+    async def _choose(self, begun: Hash | None, given_up: Container[Hash]) -> _Candidate | None:
         """Asks all peers what they offer and returns the best; None if there is nothing of use."""
         await self._ask_for_offers()
         found = {offer for offers in self._offers.values() for offer in offers if offer[0] >= self._least_height()}
         candidates = [_Candidate(height, digest, self.peers_with(height, digest)) for height, digest in found]
         ranked = sorted(
-            (c for c in candidates if c.peers), key=lambda c: (c.hash == begun, min(len(c.peers), 2), c.height, c.hash)
+            (c for c in candidates if c.peers and c.hash not in given_up),
+            key=lambda c: (c.hash == begun, min(len(c.peers), 2), c.height, c.hash),
         )
         return ranked[-1] if ranked else None
 
@@ -441,13 +447,15 @@ class _Fetch:
         self._done = present
         self._asked: dict[int, dict[str, float]] = {}
         self._changed = trio.Event()
+        self._pace_until, self._pace_done = trio.current_time() + PACE_SECONDS, len(present)
+        self.why = ""
         self._tell()
 
     def _tell(self) -> None:
         self._owner.chunks_in_all, self._owner.chunks_present = self.count, len(self._done)
 
     async def run(self) -> bool:
-        """Fetches all that is wanted; returns False if nobody offers it for too long."""
+        """Fetches all that is wanted; returns False, and says `why`, if nobody offers it or it comes too slowly."""
         sourced_at = trio.current_time()
         async with trio.open_nursery() as nursery:
             while len(self._done) < self.count:
@@ -455,10 +463,12 @@ class _Fetch:
                 if peers:
                     sourced_at = trio.current_time()
                 elif trio.current_time() - sourced_at > SOURCELESS_SECONDS_MAX:
-                    nursery.cancel_scope.cancel()
-                    return False
+                    self.why = "nobody has it any more"
                 elif not self._asked:
                     await self._owner.renew_offers()
+                if self.why or self._too_slow():
+                    nursery.cancel_scope.cancel()
+                    return False
                 for peer in peers:
                     self._give_work(peer, nursery)
                 self._changed = trio.Event()
@@ -466,6 +476,17 @@ class _Fetch:
                     await self._changed.wait()
             # Whoever was asked for a chunk that another sent meanwhile is not waited for.
             nursery.cancel_scope.cancel()
+        return True
+
+    def _too_slow(self) -> bool:
+        """Whether the time of one stretch has passed with too few chunks; begins the next."""
+        if trio.current_time() < self._pace_until:
+            return False
+        came, self._pace_done = len(self._done) - self._pace_done, len(self._done)
+        self._pace_until = trio.current_time() + PACE_SECONDS
+        if came >= PACE_CHUNKS_MIN:
+            return False
+        self.why = f"{came} chunks came in {PACE_SECONDS:g} s"
         return True
 
     def _give_work(self, peer: Peer, nursery: trio.Nursery) -> None:

@@ -482,6 +482,31 @@ def test_a_header_of_another_set_is_not_believed_however_its_own_members_signed_
     simulate(main)
 
 
+def test_those_who_offer_the_newest_snapshot_and_do_not_send_it_give_way_to_an_older_one(tmp_path: Path) -> None:
+    """Anybody can make a snapshot of a height of which others have none, and so be the only source of the best one."""
+
+    async def main() -> None:
+        made = Chain(tmp_path / "chain")
+        for target in range(HEIGHT - 1):
+            made.block(made.pay(0, 10 + target))
+        run(snapshot_head(made.store, tmp_path / "older"))
+        made.block(made.pay(0, 9))
+        run(snapshot_head(made.store, tmp_path / "newest"))
+
+        def keep_chunks(kind: Kind, body: Any) -> Any:
+            return None if kind is Kind.CHUNK else body
+
+        holders = [Peer(name, made, keep_chunks, tmp_path / "newest") for name in ("a", "b")]
+        node = Node(tmp_path / "node", made, [*holders, Peer("honest", made, root=tmp_path / "older")])
+        assert await sync_until(node, seconds=200)
+        store = node.take_over()
+        assert store.base_height == HEIGHT - 1
+        store.close()
+        made.store.close()
+
+    simulate(main)
+
+
 def test_an_offer_under_a_set_that_nobody_elected_gives_way_to_a_true_one(
     chain: Chain, snapshot: Snapshot, tmp_path: Path
 ) -> None:
