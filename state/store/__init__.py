@@ -1,9 +1,10 @@
 """The database of a node: chain, state and vote records in one LevelDB.
 
 The order to read it in: keys.py (what is stored), files.py and database.py (how it is opened, read and written),
-chain.py, index.py, votes.py, genesis.py, commit.py and pruning.py (what is written and read), store.py (the whole, as
-the node sees it), replacement.py and snapshots/ (making a state that can be passed on, and beginning anew with one),
-and verify.py (proving all of it anew).
+chain.py, index.py, votes.py, genesis.py, commit.py and pruning.py (what is written and read), opening.py (what every
+opening proves), store.py (the whole, as the node sees it), rollback.py (the newest block taken back), replacement.py
+and snapshots/ (making a state that can be passed on, and beginning anew with one), and verify.py with
+verify_restored.py (proving all of it anew).
 """
 
 from state.store.commit import PreparedCommit

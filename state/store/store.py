@@ -17,34 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from state.block import Block, verify_certificate
-from state.codec import decode
+from state.block import Block
 from state.errors import InvariantError, Rejected
 from state.execution import ExecutedBlock
-from state.genesis import PARAMETER_NAMES, Genesis
+from state.genesis import Genesis
 from state.hashing import Hash, sha256
 from state.ledger import Ledger, Receipt
-from state.ledger.context import parameter_key
-from state.ledger.validators import FIRST_HEIGHT, VALIDATORS_KEY, Rule, read_rule, rule_at, rules_back
+from state.ledger.validators import FIRST_HEIGHT, Rule, rule_at, rules_back
 from state.slices import Slices
 from state.store import chain, index
 from state.store.commit import PreparedCommit, gather
 from state.store.database import CACHE_BYTES_DEFAULT, WRITE_BUFFER_BYTES_DEFAULT, Database, Rows, View, viewing
-from state.store.errors import Damaged
 from state.store.genesis import Progress, write_genesis
-from state.store.keys import (
-    FORMAT_VERSION,
-    META_CHAIN,
-    META_FORMAT,
-    STATE,
-    name_of,
-)
+from state.store.opening import check_format, check_head, check_rule, check_state
 from state.store.pruning import Pruner
 from state.store.votes import Records, VoteBatch, VoteRecords
-from state.tree.node import decode_page, page_key
 from state.tree.proof import Proof
 from state.tree.prove import prove
-from state.tree.read import load_root, read
+from state.tree.read import read
 from state.types import VOTE_COMMIT, Address, Certificate, Header, Height, TxId, ValidatorSet
 
 ACCOUNT_TRANSACTIONS_MAX: Final = 1000
@@ -80,18 +70,19 @@ class Store:
     def __init__(self, database: Database, genesis: Genesis, ledger: Ledger, options: StoreOptions) -> None:
         """Use `open` or `create`."""
         self.database = database
-        self._genesis_hash = genesis.hash
         self._options = options
         check_format(database, genesis)
         self.base_height = Height(chain.read_base(database))
         height, block_hash = chain.read_head(database)
         self.head: Header = chain.need_header(database, block_hash)
         self._view: View = database.view()
-        self._rules: list[Rule] = [self._check_rule()]
-        self.head_certificate: Certificate | None = self._check_head(height)
+        self._rules: list[Rule] = [check_rule(self, self.head)]
+        self.head_certificate: Certificate | None = check_head(
+            database, self, genesis.hash, self.head, height, self.base_height
+        )
         self.nodes = Rows(database)
         self._pruner = Pruner(database, options.keep_heights)
-        self._check_state(ledger)
+        check_state(self.nodes, self, self.head, ledger)
         self._votes = VoteRecords(database)
         self._bodies = chain.stored_bodies(database, self.head.height)
         self._bodies.pop(block_hash, None)
@@ -165,72 +156,6 @@ class Store:
         self._pruner.stop()
         self._view.close()
         self.database.give_way()
-
-    # What is checked at opening
-
-    def _check_rule(self) -> Rule:
-        """Proves the validator set in force against the head, and its place in the history of sets."""
-        record = name_of(STATE + VALIDATORS_KEY)
-        try:
-            rule = read_rule(self)
-            if rule.validators.hash != self.head.next_validators_hash or rule.first > self.head.height + 1:
-                raise Damaged(record, "is not the validator set that the head names for the next height")
-            if next(rules_back(self)) != rule:
-                raise Damaged(record, "is not what the history of validator sets says")
-        except Damaged:
-            raise
-        except (InvariantError, Rejected) as error:
-            raise Damaged(record, f"is damaged: {error}") from error
-        return rule
-
-    def _check_head(self, height: int) -> Certificate | None:
-        """Proves the head's block and certificate."""
-        header = self.head
-        if header.height != height:
-            raise Damaged("the record of the head", "names a block of another height")
-        if self._has_block(height):
-            chain.read_block(self.database, header)
-        elif height < self.base_height:
-            raise Damaged("the record of the head", f"lies below {self.base_height}, which the chain begins with here")
-        committed, certificate = chain.read_commit(self.database, height)
-        if committed != header.hash:
-            raise Damaged(f"the record of height {height}", "is of another block than the head")
-        if certificate is None:
-            if header.parent_hash != self._genesis_hash:
-                raise Damaged("the header of height 0", "does not name the genesis document")
-            return None
-        try:
-            validators = self._rule_at(height).validators
-            if validators.hash != header.validators_hash:
-                raise Damaged("the history of validator sets", f"holds another set for height {height} than its header")
-            verify_certificate(certificate, self._genesis_hash, validators)
-        except Damaged:
-            raise
-        except (InvariantError, Rejected) as error:
-            raise Damaged(f"the certificate of height {height}", f"does not hold: {error}") from error
-        if certificate.kind != VOTE_COMMIT:
-            raise Damaged(f"the certificate of height {height}", "is not made of COMMITs")
-        return certificate
-
-    def _check_state(self, ledger: Ledger) -> None:
-        """Proves the root of the head's state, and a few records against it: the chain's parameters."""
-        header = self.head
-        try:
-            root = load_root(self.nodes, header.height)
-            if root is None or root[0] != header.state_root:
-                raise Damaged(f"the tree's root of height {header.height}", "is not the state root of its header")
-            if root[2] is None:
-                place = page_key(root[1], 0, b"")
-                decode_page(place, self.nodes.get(place) or b"")
-            for name in PARAMETER_NAMES:
-                key = parameter_key(name)
-                if read(self.nodes, header.height, sha256(key)) != self.get(key):
-                    raise Damaged(name_of(STATE + key), "is not what the state root commits to")
-                ledger.read_parameter(self, name)
-        except Damaged:
-            raise
-        except (InvariantError, Rejected) as error:
-            raise Damaged(f"the state of height {header.height}", f"is damaged: {error}") from error
 
     # Committing
 
@@ -536,20 +461,3 @@ class Store:
                 f"the state of height {height} is no longer kept; the oldest is {oldest}: ask an archive node",
                 {"oldest_state_height": oldest},
             )
-
-
-def check_format(database: Database, genesis: Genesis) -> None:
-    """Raises Rejected: "store_incomplete", "version_unknown", "wrong_chain".
-
-    The version is looked at first: another format may keep anything else in another way.
-    """
-    content = database.get(META_FORMAT)
-    if content is None:
-        raise Rejected("store_incomplete", f"the making of {database.path} was broken off: remove it and make it again")
-    version = decode(content, bytes_max=16)
-    if version != FORMAT_VERSION:
-        raise Rejected(
-            "version_unknown", f"the database has format {version!r}; this node reads format {FORMAT_VERSION}"
-        )
-    if database.need(META_CHAIN) != genesis.hash:
-        raise Rejected("wrong_chain", f"{database.path} is the database of a chain with another genesis")

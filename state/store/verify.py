@@ -43,10 +43,11 @@ from state.store.keys import (
     read_place,
     unseal,
 )
+from state.store.opening import check_format
 from state.store.pruning import Pruner
 from state.store.replacement import new_path
 from state.store.snapshots import Snapshot, path_of, run, write_database
-from state.store.store import Store, StoreOptions, check_format
+from state.store.store import Store, StoreOptions
 from state.store.verify_restored import verify_restored
 from state.store.votes import VoteRecords
 from state.transaction import decode_transaction, verify_signatures
