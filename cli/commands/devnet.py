@@ -225,14 +225,14 @@ def simulate(
     if settings.json:
         output.answer(settings, {"sources": tag, "plan": plan, "results": str(path), **_summary(tally)})
     else:
-        output.table(f"Simulations of {tag}, plan {plan}", ("", ""), list(_summary(tally, people=True).items()))
+        output.table(f"Simulations of {tag}, plan {plan}", ("", ""), list(_in_words(_summary(tally)).items()))
     if tally.failed:
         click.get_current_context().exit(ExitCode.AUDIT_FAILED)
 
 
-def _summary(tally: Any, people: bool = False) -> dict[str, Any]:
-    """Returns what a tally says, for machines or in words for people."""
-    summary: dict[str, Any] = {
+def _summary(tally: Any) -> dict[str, Any]:
+    """Returns what a tally says."""
+    return {
         "seeds": tally.seeds,
         "failed": tally.failed,
         "simulated_hours": round(tally.simulated_us / 3.6e9, 2),
@@ -246,14 +246,16 @@ def _summary(tally: Any, people: bool = False) -> dict[str, Any]:
         "events": dict(sorted(tally.events.items())),
         "failures": tally.failures,
     }
-    if not people:
-        return summary
-    del summary["events"]
+
+
+def _in_words(summary: dict[str, Any]) -> dict[str, Any]:
+    """Returns a summary as people read it, without the events, which are many."""
+    words = {name.replace("_", " "): value for name, value in summary.items() if name != "events"}
     for name in ("validators", "faults"):
-        summary[name] = ", ".join(f"{key}: {count}" for key, count in summary[name].items())
-    shown = [f"{failure['law']}: {failure['replay']}" for failure in tally.failures[:FAILURES_SHOWN_MAX]]
-    summary["failures"] = "\n".join(shown) or "none"
-    return {name.replace("_", " "): value for name, value in summary.items()}
+        words[name] = ", ".join(f"{key}: {count}" for key, count in summary[name].items())
+    shown = [f"{failure['law']}: {failure['replay']}" for failure in summary["failures"][:FAILURES_SHOWN_MAX]]
+    words["failures"] = "\n".join(shown) or "none"
+    return words
 
 
 def _replay(plan: str, seed: int) -> None:
