@@ -16,7 +16,7 @@ from typing import Final
 import click
 
 from cli.main import COMMANDS
-from qenex_node import config, exitcodes, metrics
+from qenex_node import configfile, exitcodes, metrics
 from state.errors import InvariantError
 
 EVERYWHERE: Final = frozenset({"--json", "--home"})
@@ -66,7 +66,7 @@ def _option(context: click.Context, option: click.Option) -> str:
 
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
-    "config": config.table,
+    "config": configfile.table,
     "metrics": metrics.table,
     "commands": commands,
     "exit codes": exitcodes.table,

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from devnet.files import LOCK_FILE, NETWORK_FILE, SOCKET_FILE
 from devnet.ports import asked_ports, free_ports, taken
-from qenex_node.config import Config, load, render
+from qenex_node.config import Config, load
+from qenex_node.configfile import render
 from qenex_node.homes import NodeHome, create_database, create_home, create_vote_records, read_genesis
 from qenex_node.jsonfiles import read_json, write_json
 from qenex_node.testnet import (

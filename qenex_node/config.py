@@ -1,17 +1,16 @@
 """The node's configuration: every key with its meaning, unit, default and bounds, declared once.
 
-The commented file that `qenex init` writes and the table in docs/operations.md are made from these declarations, and
-reading refuses whatever they do not allow. Configuration is one operator's choice; what all validators must share
-stands in the genesis document (state/genesis.py) and is not here.
+The commented file that `qenex init` writes and the table in docs/operations.md are made from these declarations
+(configfile.py), and reading refuses whatever they do not allow. Configuration is one operator's choice; what all
+validators must share stands in the genesis document (state/genesis.py) and is not here.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -379,7 +378,8 @@ class Config:
 SECTIONS: Final[Mapping[str, Any]] = {item.name: type(item.default) for item in fields(Config)}
 
 
-def _declared(section: Any) -> dict[str, Field[Any]]:
+def keys_of(section: Any) -> dict[str, Field[Any]]:
+    """Returns the keys of a section or its class; each has its `Key` as metadata["key"]."""
     return {item.name: item for item in fields(section)}
 
 
@@ -420,11 +420,11 @@ def parse(text: str, source: str = "config.toml") -> Config:
 
 
 def _section(name: str, values: dict[str, Any], source: str) -> Any:
-    declared = _declared(SECTIONS[name])
+    declared = keys_of(SECTIONS[name])
     read: dict[str, Any] = {}
     for key, value in values.items():
         if key not in declared:
-            everywhere = [f"{section}.{item}" for section, kind in SECTIONS.items() for item in _declared(kind)]
+            everywhere = [f"{section}.{item}" for section, kind in SECTIONS.items() for item in keys_of(kind)]
             local = difflib.get_close_matches(key, list(declared), n=1, cutoff=0.6)
             known = [f"{name}.{local[0]}"] if local else everywhere
             raise _unknown(source, "key", f"{name}.{key}", known)
@@ -510,7 +510,7 @@ def reloaded(running: Config, read: Config) -> Reload:
     for name in SECTIONS:
         old, new = getattr(running, name), getattr(read, name)
         taken: dict[str, Any] = {}
-        for key, item in _declared(old).items():
+        for key, item in keys_of(old).items():
             if getattr(old, key) == getattr(new, key):
                 continue
             if item.metadata["key"].reloadable:
@@ -520,67 +520,3 @@ def reloaded(running: Config, read: Config) -> Reload:
                 ignored.append(f"{name}.{key}")
         sections[name] = replace(old, **taken)
     return Reload(Config(**sections), tuple(changed), tuple(ignored))
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return f"{value:_}" if value >= 100_000 else str(value)
-    if isinstance(value, str):
-        return json.dumps(value)
-    if not value:
-        return "[]"
-    return "[\n" + "".join(f"    {_toml(item)},\n" for item in value) + "]"
-
-
-def _notes(item: Field[Any]) -> list[str]:
-    """Returns the unit, bounds or choices, and reload mark of a key."""
-    key: Key = item.metadata["key"]
-    notes: list[str] = []
-    if key.choices:
-        notes.append("one of " + ", ".join(key.choices))
-    if type(item.default) is int:
-        bounds = f"{key.low} to {key.high}" if key.high < 2**63 - 1 else f"at least {key.low}"
-        notes.append(f"{bounds} {key.unit}".rstrip())
-    if key.reloadable:
-        notes.append("read again on SIGHUP")
-    return notes
-
-
-def _wrapped(text: str, width: int = 110) -> Iterator[str]:
-    line = "#"
-    for word in text.split():
-        if len(line) + 1 + len(word) > width and line != "#":
-            yield line
-            line = "#"
-        line += " " + word
-    yield line
-
-
-def render(config: Config) -> str:
-    """Returns the commented configuration file for `config`: every key, with its meaning, bounds and default."""
-    lines = ["# The configuration of a QENEX node. docs/operations.md has all of this as a table.", ""]
-    for name, kind in SECTIONS.items():
-        section = getattr(config, name)
-        lines += [*_wrapped(kind.__doc__), f"[{name}]"]
-        for key, item in _declared(kind).items():
-            notes = [*_notes(item), f"default {_toml(item.default)}"]
-            lines += _wrapped(f"{item.metadata['key'].doc} ({'; '.join(notes)})")
-            lines.append(f"{key} = {_toml(getattr(section, key))}")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def table() -> str:
-    """Returns the Markdown table of all keys for docs/operations.md."""
-    rows = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
-    for name, kind in SECTIONS.items():
-        rows.append(f"| **[{name}]** | | | {kind.__doc__} |")
-        for key, item in _declared(kind).items():
-            allowed = (
-                "; ".join(_notes(item))
-                or {bool: "true, false", str: "text", tuple: "list of texts"}[type(item.default)]
-            )
-            rows.append(f"| `{name}.{key}` | `{_toml(item.default)}` | {allowed} | {item.metadata['key'].doc} |")
-    return "\n".join(rows)

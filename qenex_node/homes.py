@@ -27,7 +27,8 @@ from typing import Final
 
 from p2p.identity import NodeKey
 from qenex_node.cards import Card, make_card
-from qenex_node.config import Config, load, render
+from qenex_node.config import Config, load
+from qenex_node.configfile import render
 from qenex_node.jsonfiles import read_json, write_json
 from qenex_node.keystore import Passphrase, inspect_key, read_key, write_key
 from qenex_node.options import store_options

@@ -71,7 +71,8 @@ def command(
 
 def _config(name: str, role: str, network: dict[str, Any]) -> Config:
     """Returns the configuration of a new home, checked as if it had been read."""
-    from qenex_node.config import Config, parse, parse_address, render
+    from qenex_node.config import Config, parse, parse_address
+    from qenex_node.configfile import render
     from qenex_node.homes import read_card
 
     config = Config()

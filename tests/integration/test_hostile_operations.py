@@ -17,7 +17,8 @@ from hostile_support import Load, log_errors
 
 from devnet.network import Devnet
 from devnet.prepare import Wish
-from qenex_node.config import load, render
+from qenex_node.config import load
+from qenex_node.configfile import render
 from qenex_node.exitcodes import ExitCode
 from qenex_node.homes import Home, create_database, open_home
 from qenex_node.keystore import KdfCost, read_key, write_key

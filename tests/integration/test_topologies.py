@@ -10,7 +10,7 @@ from integration_support import assert_nothing_lost, load, pay, same_chain, trus
 
 from devnet.network import Devnet
 from qenex_node.config import load as load_config
-from qenex_node.config import render
+from qenex_node.configfile import render
 
 ALL = ["validator-01", "validator-02", "validator-03", "validator-04"]
 

@@ -13,7 +13,8 @@ from integration_support import same_chain
 
 from devnet.network import Devnet
 from devnet.ports import free_ports
-from qenex_node.config import load, render
+from qenex_node.config import load
+from qenex_node.configfile import render
 from qenex_node.exitcodes import ExitCode
 
 TWIN = "validator-04"

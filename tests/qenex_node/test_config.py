@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from qenex_node import config as cfg
-from qenex_node.config import Config, FullNodeEntry, PeerEntry, load, parse, reloaded, render, table
+from qenex_node.config import Config, FullNodeEntry, PeerEntry, load, parse, reloaded
+from qenex_node.configfile import render, table
 from qenex_node.options import mempool_limits, rpc_limits
 from state.errors import Rejected
 
