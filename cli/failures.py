@@ -100,6 +100,9 @@ def _of_node(error: Exception) -> tuple[Rejected, ExitCode] | None:
         return Rejected(error.reason, error.message, data), ExitCode.REFUSED
     if isinstance(error, errors.TransactionFailed):
         return Rejected("transaction_failed", str(error)), ExitCode.FAILED
+    if isinstance(error, errors.StillPending):
+        tx_id = "0x" + error.tx_id.hex()
+        return Rejected("timeout", f"{error} `qenex tx wait {tx_id}` waits on", {"id": tx_id}), ExitCode.TIMED_OUT
     if isinstance(error, errors.TimedOut):
         return Rejected("timeout", str(error)), ExitCode.TIMED_OUT
     if isinstance(error, errors.TransportError):

@@ -87,7 +87,9 @@ class Standing:
         refusal = self._driver.snapshot.refusal or ""
         if refusal in _REFUSALS:
             return Reason(refusal, _REFUSALS[refusal])
-        return Reason("recovering", "this validator lost vote records and signs nothing until it is safe to")
+        return Reason(
+            "recovering", "it lost its vote records, and signs again after some blocks that the others make without it"
+        )
 
     def _why_votes_missing(self) -> str:
         what = "are another validator's" if self._store.votes_exist else "are missing"

@@ -225,7 +225,8 @@ def simulate(
     if settings.json:
         output.answer(settings, {"sources": tag, "plan": plan, "results": str(path), **_summary(tally)})
     else:
-        output.table(f"Simulations of {tag}, plan {plan}", ("", ""), list(_in_words(_summary(tally)).items()))
+        shown = {"sources": tag, "plan": plan, "results": path, **_in_words(_summary(tally))}
+        output.answer(settings, shown, output.fields(shown))
     if tally.failed:
         click.get_current_context().exit(ExitCode.AUDIT_FAILED)
 

@@ -151,13 +151,20 @@ def _act(
     from qenex_node.client.operations import Operations
 
     by = given["by"] or _home_name(settings)
+    hint = ""
     if given["sender"] is None:
         record: Any = client.call("ledger_governance_validator", name=by)
         given["sender"] = record["operator"]
+        hint = f"; that is the operator of {by}: give its keys with --key, or let others sign with --draft"
     given["keys"] = (*given["keys"], *_home_keys(settings, client, names, given["sender"]))
     operation = Operations().build(kind, {"by": by, **fields})
     passphrase = passphrase_of(given.pop("passphrase_file"), given.pop("passphrase_fd"))
-    finish(settings, client, draft(client, names, Decimals(client), passphrase, given, operation), given)
+    try:
+        finish(settings, client, draft(client, names, Decimals(client), passphrase, given, operation), given)
+    except Rejected as error:
+        if error.code != "signatures_missing":
+            raise
+        raise Rejected(error.code, error.message + hint, error.data) from None
 
 
 def _changed_fields(client: Client, given: Given) -> Given:

@@ -117,13 +117,12 @@ def _answer(settings: Settings, home: Home, created: bool, votes: bool | None) -
         "node_id": "0x" + node_id(node.public.data),
     }
     hints: list[str] = []
+    line = f'"{config.node.name}={document["node_key"]}"'
     if is_validator:
         document["validator_key"] = "0x" + inspect_key(home.validator_key_file).public.data.hex()
         document["card"] = str(home.card_file)
     else:
-        hints.append(
-            f'Validators let it connect with this in their configuration: "{config.node.name}={document["node_key"]}"'
-        )
+        hints.append(f"Validators let it connect with this in p2p.permitted_full_nodes of their configuration: {line}")
     if votes is None:
         if is_validator:
             hints.append(f"Next: give {home.card_file} to whoever makes the genesis document (qenex genesis --help).")
@@ -139,6 +138,11 @@ def _answer(settings: Settings, home: Home, created: bool, votes: bool | None) -
             hints.append(
                 "This key had a chain before, so it gets no new vote records and will not vote: "
                 f"qenex recover --home {home.path}"
+            )
+        if is_validator and all(v.node_key.hex() != node.public.data.hex() for v in genesis.validators.validators):
+            hints.append(
+                "Genesis does not name these keys: the node follows the chain until governance adds them. Unless they "
+                f"have, validators let it connect with this in p2p.permitted_full_nodes: {line}"
             )
         hints.append(f"Next: qenex start --home {home.path}")
     if not node.encrypted:

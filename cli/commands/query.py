@@ -345,7 +345,7 @@ def validators(settings: Settings, height: int | None, **trust: Any) -> None:
         rows = [(index, v.name, "0x" + v.key.hex()) for index, v in enumerate(found.validators)]
         output.table(f"{found.n} validators, {found.quorum} make a quorum", ["index", "name", "key"], rows)
         proved = asked.client.session.trusted is not None
-        click.echo("as the trusted genesis document names them" if proved else "as the node says; --prove checks it")
+        click.echo("proved from the trusted genesis document" if proved else "as the node says; --prove checks it")
 
 
 @query_command("status")
@@ -419,7 +419,7 @@ def proposal(settings: Settings, number: int) -> None:
     """Show the proposal with this NUMBER, as the node tells it."""
     with client_of(settings) as client:
         found: Any = client.call("ledger_governance_proposal", proposal=number)
-        output.answer(settings, found, output.fields({name: _words(value) for name, value in found.items()}))
+        output.answer(settings, found, output.fields(found))
 
 
 @command.command("validator")
@@ -432,13 +432,9 @@ def validator(settings: Settings, name: str) -> None:
     with client_of(settings) as client:
         found: Any = client.call("ledger_governance_validator", name=name)
         offences = [f"{o['kind']} at height {o['height']}, view {o['view']}" for o in found["offences"]]
-        shown = {**found, "offences": offences, "operator": Names(settings).label(found["operator"])}
-        output.answer(settings, found, output.fields({name: _words(value) for name, value in shown.items()}))
-
-
-def _words(value: JsonValue) -> object:
-    """Returns a list as people read it, other values as they are."""
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
+        operator = Names(settings).label(found["operator"])
+        shown = {**found, "until": found["until"] or None, "offences": offences, "operator": operator}
+        output.answer(settings, found, output.fields(shown))
 
 
 @command.command("proof")

@@ -40,7 +40,7 @@ def _block_hash_option(function: Any) -> Any:
 @common_options
 @click.pass_obj
 def create(settings: Settings) -> None:
-    """Make a snapshot of a stopped node's newest state."""
+    """Make a snapshot of a stopped node's newest state, in its home's `snapshots/`."""
     from qenex_node import snapshot_tools
     from qenex_node.homes import open_home
 

@@ -25,14 +25,17 @@ def command(settings: Settings) -> None:
         return
     head = status["head"]
     age_s = max(0, time.time_ns() // 1_000_000 - head["time_ms"]) // 1000
-    syncing = status["sync"]["syncing"]
+    if status["sync"]["syncing"]:
+        sync = f"catching up to {status['sync']['target_height']}"
+    else:
+        sync = "at the head" if peers["peers"] else "no peer tells the head"
     shown = {
         "chain": status["chain_id"],
         "node": f"{status['node_id']} ({status['role']}, version {status['version']})",
         "head": f"{head['height']}  {head['hash']}" + (f", {age_s} s ago" if head["height"] else ", genesis"),
         "state root": head["state_root"],
-        "view": f"{status['view']}, primary {status['primary']}, {consensus['phase']}",
-        "sync": f"catching up to {status['sync']['target_height']}" if syncing else "at the head",
+        "view": f"{status['view']}, primary {status['primary'] or '-'}, {consensus['phase']}",
+        "sync": sync,
         "waiting": f"{mempool['count']} transactions, {mempool['ready']} of them ready",
         "peers": len(peers["peers"]),
     }

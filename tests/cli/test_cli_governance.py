@@ -77,6 +77,14 @@ def test_keys_are_rotated_with_the_card_of_a_second_home(net, qenex):
     for home in homes[1:]:
         assert qenex("tx", "governance-vote", "1", "--approve", "--home", home, "--wait").code == 0
     assert net.node.world.validators.index_of(consensus_key(12).public.data) == 1
+    # The operator account is still that of the old key.
+    second = net.folder / "home-v1-12"
+    refused = qenex("tx", "governance-propose", "--remove", "v3", "--home", second, "--wait")
+    assert "signatures_missing" in refused.err
+    assert "that is the operator of v1: give its keys with --key" in refused.err
+    old = Home(homes[1]).validator_key_file
+    signed = qenex("tx", "governance-propose", "--remove", "v3", "--home", second, "--key", old, "--wait")
+    assert "validators_too_few" in signed.err
 
 
 def test_a_removal_an_operator_and_what_is_refused(net, qenex):
