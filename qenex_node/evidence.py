@@ -72,8 +72,10 @@ class EvidencePool:
         """Takes the evidence that is known from before a restart, and finds out what of it is recorded."""
         known = list(items)
         heights = {decode_evidence(item).height for item in known}
-        head = self._store.head.height
-        for height in sorted({above for low in heights for above in range(low, min(head, low + SEARCHED_HEIGHTS) + 1)}):
+        # A chain that begins with a snapshot has no blocks up to it; the state knows what they recorded.
+        first, head = self._store.base_height + 1, self._store.head.height
+        searched = (range(max(low, first), min(head, low + SEARCHED_HEIGHTS) + 1) for low in heights)
+        for height in sorted({height for some in searched for height in some}):
             header = self._store.header_at(height)
             if header is not None and header.evidence_hash != _NO_EVIDENCE:
                 block = self._store.block_at(height)

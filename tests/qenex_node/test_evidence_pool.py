@@ -15,10 +15,14 @@ from p2p.wire import Kind as Frame
 from qenex_node.bodies import BODIES_FETCHED_MAX, BODY_RETRY_SECONDS
 from qenex_node.evidence import EvidencePool
 from qenex_node.proposals import Verdict
+from state.execution import Executor
 from state.hashing import sha256
+from state.store import Store
+from state.store.snapshots import Snapshot, carry_votes, snapshot_head, write_database
+from state.store.snapshots import run as drive_through
 from state.types import Header, Height, View
 from tests.qenex_node.node_parts import Parts, run, settle
-from tests.state.store.store_support import VALIDATOR_KEYS, VALIDATORS
+from tests.state.store.store_support import LEDGER, VALIDATOR_KEYS, VALIDATORS, Chain
 
 
 def proof(parts: Parts, *, height: int = 1, view: int = 0, blocks: bytes = b"ab", forged: bool = False) -> bytes:
@@ -160,5 +164,31 @@ def test_whoever_connects_is_told_what_waits(tmp_path: Path) -> None:
         parts.evidence.take(item)
         parts.driver.on_connected(parts.network.peers[0])
         assert parts.network.peers[0].got(Frame.CONSENSUS) == [item]
+
+    run(test)
+
+
+def test_evidence_of_heights_below_a_restored_base_does_not_keep_a_node_from_starting(tmp_path: Path) -> None:
+    """Vote records go with a node that begins anew with a snapshot, whose chain has no blocks up to its height."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        parts = Parts(tmp_path)
+        item, fresh = proof(parts, height=1), proof(parts, height=3)
+        for target in range(3):
+            parts.chain.block(parts.chain.pay(0, 10 + target))
+        snapshot = Snapshot.open(drive_through(snapshot_head(parts.store, tmp_path / "snapshots")))
+        new = Chain(tmp_path / "other")
+        genesis, options = new.genesis, new.options
+        drive_through(
+            write_database(new.store.database.path, genesis, snapshot.manifest, snapshot.certificate, snapshot, options)
+        )
+        carry_votes(new.store.database)
+        new.store.give_way()
+        store = Store.open(tmp_path / "other", genesis, LEDGER, options)
+        assert store.base_height == 3
+        restored = EvidencePool(store, Executor(LEDGER, genesis.context, store))
+        restored.restore([item, fresh])
+        assert restored.waiting == [item, fresh]
+        store.close()
 
     run(test)
