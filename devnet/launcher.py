@@ -238,14 +238,14 @@ class Launcher:
         told = await self._join(name, "validator")
         added = str(told["name"])
         await self._until_synced(added)
-        return told | await self._decide(added, lambda council: council.add(added))
+        return told | await self._decide(added, "is a validator", lambda council: council.add(added))
 
     async def _remove_validator(self, name: str) -> dict[str, JsonValue]:
         member = self._fleet.member(name)
-        return _told(member) | await self._decide(name, lambda council: council.remove(name))
+        return _told(member) | await self._decide(name, "is no validator", lambda council: council.remove(name))
 
-    async def _decide(self, name: str, change: Callable[[Council], Changed]) -> dict[str, JsonValue]:
-        """Has the validators decide on a change; the nodes that run are asked, each in turn if one fails."""
+    async def _decide(self, name: str, becomes: str, change: Callable[[Council], Changed]) -> dict[str, JsonValue]:
+        """Has the validators decide on a change, told as what the node `becomes`; asks the running nodes in turn."""
         urls = [rpc_url(member.node) for member in self._fleet.alive() if member.state is State.RUNNING]
 
         def decide() -> Changed:
@@ -255,7 +255,7 @@ class Launcher:
         changed = await trio.to_thread.run_sync(decide, abandon_on_cancel=True)
         self._show.event(
             "validators_changed",
-            f"the validators changed from height {changed.from_height} on: {name}",
+            f"{name} {becomes} from height {changed.from_height} on",
             name=name,
             from_height=changed.from_height,
         )
