@@ -20,10 +20,12 @@ import shutil
 import subprocess
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from itertools import permutations
 from typing import Final
 
 from devnet.fleet import start_command
 from devnet.processes import death_signal
+from devnet.ways import Way, between
 from qenex_node.testnet import NetworkNode
 from state.errors import Rejected
 
@@ -34,7 +36,6 @@ QUEUE_MS: Final = 500
 _OURS: Final = 254
 _TOOLS: Final = ("ip", "tc", "unshare", "nsenter")
 
-Way = tuple[str, str]
 """From whom to whom packets go."""
 
 
@@ -162,20 +163,19 @@ class Namespaces:
         """Returns how a node is run in its namespace."""
         return (*self.inside(node.name), *start_command(node, own_clock))
 
-    def blackhole(self, *ways: Way, both: bool = False) -> None:
-        """Drops the packets of these ways where they leave; of both directions with `both`."""
-        for source, sink in _ways(ways, both):
+    def blackhole(self, *ways: Way) -> None:
+        """Drops the packets of these ways where they leave."""
+        for source, sink in ways:
             ip(self._holders[source], f"route replace blackhole {self.hosts[sink]}/32")
 
-    def open(self, *ways: Way, both: bool = False) -> None:
+    def open(self, *ways: Way) -> None:
         """Lets the packets of these ways pass again."""
-        for source, sink in _ways(ways, both):
+        for source, sink in ways:
             ip(self._holders[source], f"route delete blackhole {self.hosts[sink]}/32")
 
     def part(self, *groups: Collection[str]) -> list[Way]:
         """Drops all packets between groups of nodes; returns the ways, for `open`."""
-        place = {name: number for number, group in enumerate(groups) for name in group}
-        ways = [(a, b) for a in self._names for b in self._names if place.get(a) != place.get(b)]
+        ways = between(permutations(self._names, 2), groups)
         self.blackhole(*ways)
         return ways
 
@@ -195,10 +195,6 @@ class Namespaces:
     def unbounded(self, name: str) -> None:
         """Takes the bound away."""
         run(*self.inside(name), "tc", "qdisc", "delete", "dev", "eth0", "root")
-
-
-def _ways(ways: Sequence[Way], both: bool) -> list[Way]:
-    return [*ways, *((sink, source) for source, sink in ways)] if both else list(ways)
 
 
 def ip(holder: Holder, *commands: str) -> None:

@@ -3,7 +3,7 @@
     with Relay([Link("validator-02", "validator-01", "127.0.0.1", 12000)]) as relay:
         relay.port("validator-02", "validator-01")          # what validator-02 dials instead
         relay.set_all(Conduct(delay_ms=50))
-        relay.cut("validator-01", "validator-02")           # one way
+        relay.cut(("validator-01", "validator-02"))         # one way
         relay.heal()
 
 Here is what a test holds; the process stands in process.py, what happens to bytes in schedule.py.
@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from devnet.relay.schedule import PASSING, Conduct
+from devnet.ways import Way, between
 from state.errors import Rejected
 
 __all__ = ["PASSING", "Conduct", "Link", "Relay", "RelayUse"]
 
 CLOSE_SECONDS: Final = 5.0
-
-Way = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +115,13 @@ class Relay:
         """Lets everything pass at once, everywhere."""
         self.set_all(PASSING)
 
-    def cut(self, *ways: Way, both: bool = False, conduct: Conduct | None = None) -> None:
-        """Lets all bytes of these ways vanish, of both directions with `both`; `conduct` is another fault than that."""
-        there = list(ways)
-        back = [(sink, source) for source, sink in ways] if both else []
-        self.set([*there, *back], conduct or Conduct(cut=True))
+    def cut(self, *ways: Way, conduct: Conduct | None = None) -> None:
+        """Lets all bytes of these ways vanish; `conduct` is another fault than that."""
+        self.set(ways, conduct or Conduct(cut=True))
 
     def part(self, *groups: Collection[str], conduct: Conduct | None = None) -> None:
         """Cuts everything between groups of nodes (or gives it another conduct); within each all passes."""
-        place = {name: number for number, group in enumerate(groups) for name in group}
-        between = [way for way in self.ways if place.get(way[0]) != place.get(way[1])]
-        self.set(between, conduct or Conduct(cut=True))
+        self.set(between(self.ways, groups), conduct or Conduct(cut=True))
 
     def close(self, ways: Iterable[Way]) -> int:
         """Ends the connections that stand; new ones are taken. Returns how many there were."""

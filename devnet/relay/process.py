@@ -27,13 +27,11 @@ from functools import partial
 from typing import Any, Final
 
 from devnet.relay.schedule import PASSING, Conduct, Schedule
+from devnet.ways import Way
 
 READ_BYTES: Final = 256 * 1024
 SEED: Final = 1
 _BACKLOG: Final = 64
-
-Way = tuple[str, str]
-"""From whom to whom bytes go."""
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from faults_support import ACCOUNTS, ALL, HOLD_SECONDS, flawless, hold, primary_
 
 from devnet.network import Devnet
 from devnet.relay import Conduct
+from devnet.ways import both
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,9 @@ def test_a_validator_that_is_heard_and_hears_nothing_stops_nobody(net: Devnet) -
 def test_links_that_make_a_ring_or_a_chain_are_enough(net: Devnet) -> None:
     """Not every pair reaches each other: what is said to one is passed on by it."""
     with flawless(net) as work:
-        net.relay.cut((ALL[0], ALL[2]), (ALL[1], ALL[3]), both=True)
+        net.relay.cut(*both((ALL[0], ALL[2]), (ALL[1], ALL[3])))
         work.wait_committed(20, timeout_s=15)
-        net.relay.cut((ALL[0], ALL[3]), both=True)
+        net.relay.cut(*both((ALL[0], ALL[3])))
         work.wait_committed(10, timeout_s=15)
         hold()
         net.relay.heal()

@@ -9,6 +9,7 @@ from faults_support import ACCOUNTS, ALL, flawless, hold, primary_of
 
 from devnet.namespaces import Namespaces, missing
 from devnet.network import Devnet
+from devnet.ways import both
 
 WHY_NOT = missing()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"runs as root on Linux with iproute2: {WHY_NOT}")
@@ -65,10 +66,10 @@ def test_a_primary_whose_packets_go_nowhere_is_replaced(net: Devnet, places: Nam
 def test_pairs_without_a_route_are_served_by_those_that_have_both(net: Devnet, places: Namespaces) -> None:
     pairs = ((ALL[0], ALL[2]), (ALL[1], ALL[3]))
     with flawless(net) as work:
-        places.blackhole(*pairs, both=True)
+        places.blackhole(*both(*pairs))
         work.wait_committed(20, timeout_s=20)
         hold()
-        places.open(*pairs, both=True)
+        places.open(*both(*pairs))
 
 
 def test_routes_that_flap_end_in_progress(net: Devnet, places: Namespaces) -> None:
