@@ -67,6 +67,9 @@ PACE_CHUNKS_MIN: Final = 6
 """Fewer chunks in so long are no better than none: those who are the only ones to have a snapshot must not hold us."""
 SHUN_SECONDS: Final = 10.0
 CANDIDATES_MAX: Final = 8
+LIGHT_TRIES: Final = 2
+"""Where sets changed often, one peer is asked for more than its budget takes at once: it drops what is too much, and
+answers again after a while."""
 CHUNKS_PER_PEER_MAX: Final = 2
 CHUNKS_UNDER_WAY_MAX: Final = 8
 _SPACE_FACTOR: Final = 4
@@ -371,7 +374,11 @@ class StateSync:
     async def _light_block(self, peer: Peer | None, height: Height) -> LightBlock:
         """Returns a peer's light block, whole in itself; raises Rejected("header_unproved") if it gives none."""
         if peer is not None:
-            data = await self._ask(peer, Kind.LIGHT_REQUEST, height, (Kind.LIGHT, height), OFFERS_SECONDS_MAX)
+            data = None
+            for _ in range(LIGHT_TRIES):
+                data = await self._ask(peer, Kind.LIGHT_REQUEST, height, (Kind.LIGHT, height), OFFERS_SECONDS_MAX)
+                if data is not None:
+                    break
             if data:
                 try:
                     block = LightBlock.from_value(decode(data, bytes_max=LIGHT_BLOCK_BYTES_MAX))
