@@ -76,6 +76,7 @@ from qenex_node.suspicions import Suspicions
 from qenex_node.sync import BlockSync
 from state.block import Block
 from state.errors import InvariantError, Rejected
+from state.evidence import decode_evidence
 from state.execution import ExecutedBlock
 from state.store import Store, VoteBatch
 from state.types import Certificate, ChainContext, Hash, ValidatorSet
@@ -184,9 +185,8 @@ class Driver:
         proposals.bodies = self.bodies
         commits.on_committed = self._committed
         journal.view = replica.snapshot().view
-        evidence.restore(item.encode() for item in replica.evidence)
-        for item in replica.evidence:
-            journal.take_evidence(item, self.inbox.validators_at)
+        for item in evidence.restore(item.encode() for item in replica.evidence):
+            journal.take_evidence(decode_evidence(item), self.inbox.validators_at)
 
     # What others see
 

@@ -14,6 +14,7 @@ from qenex_node.logs import Log
 from state.block import Block, evidence_hash
 from state.evidence import decode_evidence, in_block_order
 from state.execution import Executor
+from state.ledger.domains.governance.records import read_validator, reading
 from state.store import Store
 
 log = Log("qenex.evidence")
@@ -22,6 +23,8 @@ WAITING_MAX: Final = 256
 RECORDED_MAX: Final = 1_024
 SEARCHED_HEIGHTS: Final = 256
 """How far above an offence its record is looked for after a restart: it is made in one of the next blocks."""
+OFFENCES_SEARCHED: Final = 8
+"""Of how many offences of each validator, the newest."""
 
 _NO_EVIDENCE: Final = evidence_hash(())
 Place = tuple[int, int, int, int]
@@ -68,10 +71,13 @@ class EvidencePool:
         if place in where or len(where) < WAITING_MAX:
             where[place] = item
 
-    def restore(self, items: Iterable[bytes]) -> None:
-        """Takes the evidence that is known from before a restart, and finds out what of it is recorded."""
-        known = list(items)
-        heights = {decode_evidence(item).height for item in known}
+    def restore(self, items: Iterable[bytes]) -> list[bytes]:
+        """Takes the evidence that is known from before a restart, and finds out what is recorded in the chain.
+
+        Returns all of it, recorded or not, in the order of a block. The core lets go of what a block holds.
+        """
+        found = {decode_evidence(item).place: item for item in items}
+        heights = {place[0] for place in found} | self._offences_of_members()
         # A chain that begins with a snapshot has no blocks up to it; the state knows what they recorded.
         first, head = self._store.base_height + 1, self._store.head.height
         searched = (range(max(low, first), min(head, low + SEARCHED_HEIGHTS) + 1) for low in heights)
@@ -81,8 +87,17 @@ class EvidencePool:
                 block = self._store.block_at(height)
                 if block is not None:
                     self._note(block)
-        for item in known:
+                    found.update((decode_evidence(item).place, item) for item in block.evidence)
+        for item in found.values():
             self.take(item)
+        return [item for _, item in in_block_order(found.values())]
+
+    def _offences_of_members(self) -> set[int]:
+        """Returns the heights of the newest offences that are on record of the validators in force."""
+        get = reading(self._store)
+        records = [read_validator(get, validator.key) for validator in self._store.validators.validators]
+        newest = [record.offences[-OFFENCES_SEARCHED:] for record in records if record is not None]
+        return {offence.height for offences in newest for offence in offences}
 
     def committed(self, block: Block) -> None:
         """Drops what a committed block recorded, and what may not enter any more; looks again at what came early."""

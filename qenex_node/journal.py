@@ -15,6 +15,7 @@ from qenex_node.evidence import Place
 from qenex_node.logs import Log, RateLimited
 from qenex_node.metrics import Metrics
 from qenex_node.rpc.view import EvidenceInfo, ViewChangeInfo
+from state.evidence import EquivocationProof
 
 log = Log("qenex.consensus")
 
@@ -115,8 +116,8 @@ class Journal:
         self.view = snapshot.view
         log.warning("view entered", view=snapshot.view, height=snapshot.height, by=report.code)
 
-    def take_evidence(self, evidence: Evidence, validators_at: ValidatorsAt) -> None:
-        """Takes a piece of evidence that the core keeps: found now, or before a restart. It tells each only once."""
+    def take_evidence(self, evidence: EquivocationProof, validators_at: ValidatorsAt) -> None:
+        """Takes a piece of evidence that is new to this process: found now, or before a restart."""
         self._evidence_count += 1
         validators = validators_at(evidence.height)
         known = validators is not None and evidence.offender < validators.n

@@ -121,6 +121,9 @@ class Audit:
                 if min(heights.values()) >= findings.height:
                     break
                 await trio.sleep(POLL_SECONDS)
+        silent = [name for name, height in heights.items() if height < 0]
+        if silent:
+            raise TransportError(f"{', '.join(silent)} did not answer for {HEIGHT_SECONDS:g} s", sent=True)
         if min(heights.values()) < findings.height:
             findings.problems.append(
                 f"after {HEIGHT_SECONDS:g} s not all nodes have height {findings.height}: {heights}"
@@ -213,7 +216,11 @@ class Audit:
 
 
 async def _height(target: Target) -> int:
-    (status,) = await target.read([("qenex_status", [])])
+    """Returns a node's height; -1 while it does not answer, as when it begins anew with a snapshot."""
+    try:
+        (status,) = await target.read([("qenex_status", [])])
+    except TransportError:
+        return -1
     return int(status["head"]["height"])
 
 
