@@ -131,6 +131,7 @@ class Core:
         self.proposal_declined = False
 
         self.silence_left = config.silence_heights
+        self.silent_above = self.height
         self.silence_until = 0
 
         self.suspects: dict[int, Suspect] = {}

@@ -61,8 +61,13 @@ def _explain(core: Core, message: Vote | PrePrepare | ViewChange | NewView) -> N
 
 
 def _is_past(core: Core, height: Height) -> bool:
-    """Whether records of this height need not be there any more: it is decided, or was once."""
-    return height < core.height or height < core.signing.from_height
+    """Whether records of this height need not be there any more: it is decided, or was once.
+
+    While we are silent we know better: nothing was signed above the height at which we began.
+    """
+    if height < core.signing.from_height:
+        return True
+    return height < core.height and not (core.silence_left > 0 and height > core.silent_above)
 
 
 def _known(core: Core, message: Vote | PrePrepare | ViewChange | NewView) -> bool:

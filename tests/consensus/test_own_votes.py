@@ -252,6 +252,40 @@ def test_blocks_that_are_fetched_before_anybody_spoke_do_not_end_silence() -> No
     assert (len(cluster["d"].chain), cluster["d"].state.refusal) == (6, "silent")
 
 
+@pytest.mark.parametrize("silence_heights", [3, 0])
+def test_a_vote_of_ours_for_a_height_decided_in_our_silence_stops_us(silence_heights: int) -> None:
+    """A peer shows in its greeting what it saw last of us, and on a quick chain that height is decided by then.
+
+    A voting replica must let it pass: its own records of decided heights are gone.
+    """
+    cluster = Cluster(4)
+    cluster.submit(b"1")
+    cluster["d"].crash()
+    cluster.config["silence_heights"] = silence_heights
+    for number in range(3):
+        cluster.submit(b"more %d" % number, "abc")
+    cluster["d"].restart()
+    for block, certificate in cluster["a"].chain[1:]:
+        cluster["d"].committed(block, certificate)
+    (vote,) = cluster.forger("d").votes(3, 0, cluster["a"].chain[2][0].header.hash)[:1]
+    cluster["d"].do(io.OwnVoteShown(vote))
+    assert (cluster["d"].state.refusal == "records_lost") == (silence_heights > 0)
+
+
+def test_what_we_signed_before_our_silence_is_no_alarm() -> None:
+    cluster = Cluster(4)
+    for number in range(3):
+        cluster.submit(b"%d" % number)
+    old = [message for message in cluster["d"].sent if isinstance(message, Vote)]
+    cluster["d"].crash()
+    cluster.config["silence_heights"] = 3
+    cluster["d"].restart()
+    cluster.submit(b"more", "abc")
+    for vote in old:
+        cluster["d"].do(io.OwnVoteShown(vote))
+    assert cluster["d"].state.refusal == "silent"
+
+
 def test_a_network_that_restarts_as_a_whole_in_silence_goes_on_after_the_quiet_time() -> None:
     cluster = Cluster(4, silence_heights=5, silence_quiet_ms=3000)
     cluster.submit(b"1")
