@@ -105,6 +105,7 @@ class Core:
         self.rounds: dict[tuple[Height, View], Round] = memory.rounds
         self.evidence: dict[bytes, Evidence] = {}
         self.settled: dict[bytes, None] = {}
+        self.smaller_proofs: dict[bytes, int] = {}
         self.old_blocks: dict[Hash, KnownBlock] = {}
         self.remembered_entry = memory.entry
         self.remembered_promise = memory.promise

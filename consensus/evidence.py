@@ -1,6 +1,10 @@
 """Equivocation: two different signed PRE-PREPAREs, PREPAREs or COMMITs of one validator for one (height, view).
 
-Found in what arrives, kept in bounded number, durable until a block holds it, passed on to all once, reported.
+Found in what arrives, kept in bounded number, durable until a block holds it, passed on to all, reported.
+Whoever signed three blocks for one place gives proofs that differ, and which comes first differs from node to node. So
+the least bytes stay: a smaller proof takes the place of the one that is kept and is passed on in turn, a bounded number
+of times, for each costs a write and a message to all. Who signs so many that the bound ends this leaves nodes with
+different proofs of the same: any of them will do in a block, and a validator that holds another fetches the body.
 Proposals that differ in their certificates alone are not evidence, nor are VIEW-CHANGEs. What counts against the bounds
 is what no block holds yet; what one holds stays in memory while there is room, so that an echo of it is known.
 """
@@ -20,6 +24,10 @@ from state.hashing import ZERO_HASH
 
 EVIDENCE_KEPT_MAX: Final = 64
 EVIDENCE_PER_VALIDATOR_MAX: Final = 8
+SMALLER_PROOFS_MAX: Final = 4
+"""How often the proof of one offence gives way to a smaller one, in one life of the process."""
+HEIGHTS_AHEAD_MAX: Final = 1
+"""How far above the height being decided: votes of so many are kept, and what they contradict must be."""
 
 
 def contradiction(one: Vote | PrePrepare, other: Vote | PrePrepare) -> Evidence:
@@ -29,9 +37,18 @@ def contradiction(one: Vote | PrePrepare, other: Vote | PrePrepare) -> Evidence:
 
 
 def note(core: Core, found: Evidence) -> None:
-    """Keeps, spreads and reports evidence that is new, as long as there is room."""
+    """Keeps, spreads and reports evidence that is new, or smaller than what is kept, as long as there is room.
+
+    What lies further above is left to those who are there: no block could hold it, so it would keep its room for good.
+    """
+    if found.height > core.height + HEIGHTS_AHEAD_MAX:
+        return
     key = evidence_key(found)
-    if key in core.evidence or not _make_room(core, found):
+    if key in core.evidence:
+        if not _takes_place(core, key, found):
+            return
+        core.smaller_proofs[key] = core.smaller_proofs.get(key, 0) + 1
+    elif not _make_room(core, found):
         return
     core.evidence[key] = found
     if core.records_exist:
@@ -58,6 +75,7 @@ def settle(core: Core, held: Iterable[bytes]) -> None:
         key = evidence_key(found)
         core.evidence.setdefault(key, found)
         core.settled[key] = None
+        core.smaller_proofs.pop(key, None)
         core.forget((key,), ())
     while len(core.evidence) > EVIDENCE_KEPT_MAX:
         _forget_settled(core)
@@ -71,6 +89,13 @@ def incriminates_primary(core: Core, found: Evidence) -> bool:
         and core.rules.same_set(found.height, core.since)
         and found.offender == core.primary(found.height, found.view)
     )
+
+
+def _takes_place(core: Core, key: bytes, found: Evidence) -> bool:
+    """Whether a proof takes the place of the one that is kept of the same offence, which no block holds yet."""
+    if key in core.settled or core.smaller_proofs.get(key, 0) >= SMALLER_PROOFS_MAX:
+        return False
+    return found.encode() < core.evidence[key].encode()
 
 
 def _make_room(core: Core, found: Evidence) -> bool:

@@ -32,7 +32,10 @@ Place = tuple[int, int, int, int]
 
 
 class EvidencePool:
-    """Evidence by what it is proof of; of several proofs of one offence the least bytes stay, on all nodes the same."""
+    """Evidence by what it is proof of; of several proofs of one offence the least bytes stay.
+
+    On all nodes the same, unless the offender signs more than consensus/evidence.py hands on: then a body is fetched.
+    """
 
     def __init__(self, store: Store, executor: Executor) -> None:
         """Takes the chain, and who knows what may enter its next block."""
@@ -58,7 +61,7 @@ class EvidencePool:
         """Takes evidence whose signatures were proved; drops it if it can enter no block."""
         proof = decode_evidence(item)
         place = proof.place
-        held = self._waiting.get(place)
+        held = self._waiting.get(place, self._later.get(place))
         if place in self._recorded or (held is not None and held <= item):
             return
         if proof.height > self._store.head.height + 1:

@@ -117,7 +117,11 @@ class Journal:
         log.warning("view entered", view=snapshot.view, height=snapshot.height, by=report.code)
 
     def take_evidence(self, evidence: EquivocationProof, validators_at: ValidatorsAt) -> None:
-        """Takes a piece of evidence that is new to this process: found now, or before a restart."""
+        """Takes evidence of an offence that is new to this process: found now, or before a restart. A smaller proof of
+        one that is known is no news."""
+        place = evidence.place
+        if any(place == known for _, known in self._evidence):
+            return
         self._evidence_count += 1
         validators = validators_at(evidence.height)
         known = validators is not None and evidence.offender < validators.n
@@ -132,7 +136,6 @@ class Journal:
             first=evidence.first.signature,
             second=evidence.second.signature,
         )
-        place = (evidence.height, evidence.view, int(evidence.offence), evidence.offender)
         self._evidence.append((info, place))
         self._metrics.add(m.EVIDENCE, 1, kind)
         log.error("equivocation proved", validator=name, kind=kind, height=evidence.height, view=evidence.view)

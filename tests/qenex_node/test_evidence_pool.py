@@ -55,8 +55,10 @@ def test_only_what_may_enter_a_block_waits_and_one_proof_of_an_offence(tmp_path:
 def test_evidence_of_a_height_that_is_not_reached_waits_until_it_is(tmp_path: Path) -> None:
     async def test(nursery: trio.Nursery) -> None:
         parts = Parts(tmp_path)
-        item = proof(parts, height=2)
-        pool(parts).take(item)
+        several = [proof(parts, height=2, blocks=blocks) for blocks in (b"ab", b"cd", b"ef")]
+        for item in several:
+            pool(parts).take(item)
+        item = min(several)
         assert pool(parts).waiting == []
         pool(parts).committed(parts.chain.block(parts.chain.pay(0, 1)).block)
         assert pool(parts).waiting == [item]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,6 +92,10 @@ def test_evidence_is_numbered_named_and_bounded(monkeypatch: pytest.MonkeyPatch)
     assert {info.validator for info in kept} == {"v2"}
     desk.recorded[(kept[-1].height, 0, 1, 2)] = 77
     assert [info.recorded_height for info in desk.journal.evidence(kept[-3].number, 10)] == [None, 77]
+    # Another proof of the same offence is no news.
+    third = SignedHash(sha256(b"\0"), ZERO_HASH, bytes(64))
+    desk.note(ReportKind.EVIDENCE, "prepare", replace(evidence, first=third))
+    assert len(desk.journal.evidence(kept[-3].number, 10)) == 2
     assert desk.metrics.value(m.EVIDENCE, "prepare") == journal_module.EVIDENCE_KEPT + 5
 
 
