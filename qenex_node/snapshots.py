@@ -4,12 +4,13 @@ A snapshot is begun at the very commit of a height that the interval divides, so
 heights. It takes seconds of work, which go in slices with rests between them: the event loop is never held for more
 than some milliseconds, and most of its time stays with the node's other work. What waits for the disk goes to a thread.
 
-Serving has a budget for all peers together. Whoever asks for more waits, and is not answered beyond a bound.
+Serving has a budget for all peers together, and peers take turns at it, one chunk each. What is asked for beyond
+a bound is refused at once, so that whoever asked can turn to another.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class Snapshots:
         self._held: dict[Hash, Snapshot] = {}
         self._begun: Work[Path] | None = None
         self._wake = trio.Event()
-        self._requests: deque[_Request] = deque()
+        self._lines: OrderedDict[Peer, deque[_Request]] = OrderedDict()
         self._asked = trio.Event()
         self._bucket = Bucket(SERVED_BYTES_PER_SECOND, SERVED_BYTES_BURST, trio.current_time())
         self.catching_up: Callable[[], bool] = lambda: False
@@ -196,22 +197,34 @@ class Snapshots:
             return b""
 
     def on_chunk_request(self, peer: Peer, manifest_hash: bytes, number: int) -> None:
-        """Puts a chunk in line to be sent; a peer that has asked for too many already is not answered."""
+        """Puts a chunk in its peer's line; says that it is not to be had here if that is so, or if too many wait."""
+        if peer.queued_bytes > ANSWER_QUEUE_BYTES_MAX:
+            # It asks for more than it reads: nor would it read a refusal.
+            return
         snapshot = self._held.get(Hash(manifest_hash))
-        if snapshot is None or number >= len(snapshot.manifest.chunks):
+        line = self._lines.get(peer, ())
+        everywhere = sum(map(len, self._lines.values()))
+        full = len(line) >= REQUESTS_PER_PEER_MAX or everywhere >= REQUESTS_MAX
+        if snapshot is None or number >= len(snapshot.manifest.chunks) or full:
             peer.send(Kind.CHUNK, (manifest_hash, number, b""))
             return
-        waiting = sum(request.peer is peer for request in self._requests)
-        if waiting < REQUESTS_PER_PEER_MAX and len(self._requests) < REQUESTS_MAX:
-            self._requests.append(_Request(peer, snapshot, number))
-            self._asked.set()
+        self._lines.setdefault(peer, deque()).append(_Request(peer, snapshot, number))
+        self._asked.set()
+
+    def _next_in_turn(self) -> _Request:
+        """Takes the request that is due, and puts its peer behind all others that wait."""
+        peer, line = self._lines.popitem(last=False)
+        request = line.popleft()
+        if line:
+            self._lines[peer] = line
+        return request
 
     async def _keep_serving(self) -> None:
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
-            while self._requests:
-                await self._serve(self._requests.popleft())
+            while self._lines:
+                await self._serve(self._next_in_turn())
 
     async def _serve(self, request: _Request) -> None:
         peer, manifest_hash = request.peer, request.snapshot.manifest.hash

@@ -158,7 +158,7 @@ def test_peers_are_told_what_is_here_and_what_is_not(tmp_path: Path, monkeypatch
     run(test)
 
 
-def test_whoever_asks_for_more_than_its_share_or_reads_nothing_is_not_answered(
+def test_whoever_asks_for_more_than_its_share_is_refused_at_once_and_whoever_reads_nothing_is_not_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifest, "CHUNK_BYTES_MAX", 500)
@@ -176,15 +176,55 @@ def test_whoever_asks_for_more_than_its_share_or_reads_nothing_is_not_answered(
         for number in range(len(snapshots.held[0].manifest.chunks)):
             snapshots.on_chunk_request(greedy, wanted, number)
         snapshots.on_chunk_request(modest, wanted, 0)
-        await until(lambda: bool(modest.got))
-        assert len(greedy.got) == REQUESTS_PER_PEER_MAX
+        count = len(snapshots.held[0].manifest.chunks)
+        refused = [(Kind.CHUNK, (wanted, number, b"")) for number in range(REQUESTS_PER_PEER_MAX, count)]
+        assert refused
+        assert greedy.got == refused
+        await until(lambda: len(greedy.got) == count)
+        assert all(body[2] for _, body in greedy.got[len(refused) :])
         assert len(modest.got) == 1
         greedy.queued_bytes = 1 << 30
         snapshots.on_chunk_request(greedy, wanted, 0)
         snapshots.on_manifest_request(greedy, wanted)
         snapshots.on_chunk_request(modest, wanted, 1)
         await until(lambda: len(modest.got) == 2)
-        assert len(greedy.got) == REQUESTS_PER_PEER_MAX
+        assert len(greedy.got) == count
+
+    run(test)
+
+
+def test_peers_take_turns_however_many_chunks_one_of_them_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "CHUNK_BYTES_MAX", 500)
+
+    async def test(nursery: trio.Nursery) -> None:
+        parts = Parts(tmp_path)
+        snapshots = made_by(parts, tmp_path)
+        nursery.start_soon(snapshots.run)
+        await settle()
+        await commit(parts, snapshots)
+        await commit(parts, snapshots)
+        order: list[str] = []
+
+        class Named(Listener):
+            def __init__(self, name: str) -> None:
+                super().__init__()
+                self.name = name
+
+            def send(self, kind: Kind, body: Any) -> bool:
+                order.append(self.name)
+                return super().send(kind, body)
+
+        first, second, third = (Named(name) for name in "abc")
+        wanted = snapshots.held[0].manifest.hash
+        for number in range(REQUESTS_PER_PEER_MAX):
+            snapshots.on_chunk_request(first, wanted, number)  # type: ignore[arg-type]
+        for number in range(2):
+            snapshots.on_chunk_request(second, wanted, number)  # type: ignore[arg-type]
+        snapshots.on_chunk_request(third, wanted, 0)  # type: ignore[arg-type]
+        await until(lambda: len(order) == REQUESTS_PER_PEER_MAX + 3)
+        assert "".join(order) == "abcaba" + "a" * (REQUESTS_PER_PEER_MAX - 3)
 
     run(test)
 
