@@ -59,11 +59,11 @@ def prepare(core: Core, proposal: PrePrepare) -> None:
     """Sends our PREPARE for the accepted proposal (PBFT 4.2), once, and never against an earlier one."""
     block_hash = proposal.block_hash
     earlier = core.own_round()
+    if earlier is not None and earlier.prepare is not None and earlier.prepare.block_hash == block_hash:
+        return
     if not may_vote(core, block_hash):
         return
     if earlier is not None and not core.rules.repeats(earlier.proposal.block_hash, block_hash):
-        return
-    if earlier is not None and earlier.prepare is not None and earlier.prepare.block_hash == block_hash:
         return
     vote = _signed(core, Vote(Kind.PREPARE, core.height, core.view, block_hash, _index(core)))
     _keep_round(core, Round(core.height, core.view, TakenProposal.of(proposal), vote))
@@ -76,9 +76,9 @@ def commit(core: Core, proposal: PrePrepare, prepared: Certificate) -> None:
     """Sends our COMMIT for the prepared block (PBFT 4.2), once; its certificate becomes durable with it."""
     block_hash = proposal.block_hash
     earlier = core.own_round()
-    if not may_vote(core, block_hash) or earlier is None or earlier.prepare is None:
+    if earlier is None or earlier.prepare is None or earlier.commit is not None:
         return
-    if earlier.commit is not None or not core.rules.repeats(earlier.proposal.block_hash, block_hash):
+    if not may_vote(core, block_hash) or not core.rules.repeats(earlier.proposal.block_hash, block_hash):
         return
     vote = _signed(core, Vote(Kind.COMMIT, core.height, core.view, block_hash, _index(core)))
     _keep_round(core, replace(earlier, commit=vote, prepared=prepared))

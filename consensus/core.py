@@ -244,6 +244,11 @@ class Core:
 
     # ---- effects ----
 
+    @property
+    def has_effects(self) -> bool:
+        """Whether the step under way has had effects so far."""
+        return bool(self._effects)
+
     def emit(self, effect: Effect) -> None:
         """Adds an effect to this step's."""
         self._effects.append(effect)

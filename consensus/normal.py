@@ -60,7 +60,8 @@ def on_vote(core: Core, vote: Vote) -> None:
     count, contradicted = core.tally(vote.height).add(vote)
     if contradicted is not None:
         on_evidence(core, evidence.contradiction(contradicted, vote))
-    elif count >= core.quorum:
+    elif count == core.quorum:
+        # More than a quorum lets no rule apply that did not before.
         core.changed = True
 
 

@@ -91,9 +91,8 @@ def settle(core: Core) -> None:
     """Sends STATUS when it is due, and asks for blocks as soon as a certificate proves that we are behind."""
     if core.proven > core.height and core.proven > core.sync_asked:
         _ask_sync(core)
-    if not core.may_sign or not core.started:
-        return
-    if core.status_due or core.now >= core.status_sent_at + status_interval(core):
+    due = core.status_due or core.now >= core.status_sent_at + status_interval(core)
+    if due and core.started and core.may_sign:
         core.status_due = False
         core.status_sent_at = core.now
         core.status_height = core.height

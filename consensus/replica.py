@@ -80,6 +80,9 @@ class Replica:
             self._tick(event.now_ms)
         elif isinstance(event, Received):
             self._receive(event.message)
+            if not core.changed and not core.has_effects:
+                # Most votes and claims complete nothing: rules and timers stand where they stood.
+                return ()
         else:
             self._take(event)
         self._settle()

@@ -34,7 +34,8 @@ def shorten(core: Core) -> None:
 
 def settle(core: Core) -> None:
     """Starts or stops the progress timer, and asks for the next Tick if it is another than before."""
-    if _progress_is_owed(core):
+    may_sign = core.may_sign
+    if may_sign and _progress_is_owed(core):
         key = (core.height, core.view, core.promised)
         if key != core.progress_key:
             core.progress_key = key
@@ -43,7 +44,7 @@ def settle(core: Core) -> None:
         core.progress_key = core.progress_at = None
         if core.promised == core.view:
             core.stall = None if core.stall == NO_PROGRESS else core.stall
-    at = _next(core)
+    at = _next(core, may_sign)
     if at != core.timer_at:
         core.timer_at = at
         core.emit(SetTimer(at))
@@ -56,18 +57,18 @@ def status_interval(core: Core) -> int:
 
 
 def _progress_is_owed(core: Core) -> bool:
-    if not core.may_sign or core.decided is not None:
+    if core.decided is not None:
         return False
     if core.promised > core.view:
         return core.rules.unanswered_timer_runs(unanswered(core), core.quorum)
     return works(core)
 
 
-def _next(core: Core) -> int:
+def _next(core: Core, may_sign: bool) -> int:
     times = [core.repeat_at]
     if core.silence_left > 0:
         times.append(core.silence_until)
-    if core.may_sign:
+    if may_sign:
         times.append(core.status_sent_at + status_interval(core))
     if core.progress_at is not None:
         times.append(core.progress_at)

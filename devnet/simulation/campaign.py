@@ -256,7 +256,7 @@ class _Crew:
 def _work(pipe: Connection, plan: str) -> None:
     """Runs chunks of seeds until told to stop; Ctrl-C is for the process that hands them out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A run leaves cycles behind, and nothing while it goes on: collecting between runs is enough.
+    # A run leaves few cycles behind, and nothing while it goes on: collecting between runs is enough.
     gc.disable()
     try:
         while (chunk := pipe.recv()) is not None:

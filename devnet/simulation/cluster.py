@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from consensus.interface import Report, ReportKind
 from consensus.messages import Decided, Kind, Message, decode_message, encode_message
@@ -63,7 +63,11 @@ def run(
     checks: tuple[CheckType, ...] = LAWS,
 ) -> Result:
     """Runs a simulation to its end; `write` gets the lines of its trace, if given."""
-    return Cluster(settings, variant, write, checks).run()
+    cluster = Cluster(settings, variant, write, checks)
+    try:
+        return cluster.run()
+    finally:
+        cluster.close()
 
 
 class Cluster:
@@ -83,12 +87,13 @@ class Cluster:
         self.schedule = Schedule()
         self.counts: dict[str, int] = {}
         self._trace = None if write is None else Trace(write, lambda: self.schedule.now_us)
+        self.traced = write is not None
         self._correct = frozenset(settings.correct())
         self._proved: dict[tuple[int, int], tuple[Message, bool]] = {}
         self._said: dict[int, Message] = {}
         self._last_left: tuple[Machine | None, Message | None] = (None, None)
         self._view = 0
-        self.network = Network(self.schedule, self._rng("network"), settings.links, self._deliver, settings.regions)
+        self.network = Network(self.schedule, self._rng("network"), settings.links, settings.regions)
         who = settings.machines()
         self.identities = tuple(sorted(set(who)))
         self.machines_of: dict[int, tuple[int, ...]] = {
@@ -100,12 +105,16 @@ class Cluster:
         self._voters = self._correct - {who[number] for number in settings.excused()}
         self.operators = Operators(self)
         self.machines = [Machine(self, number, one, self._rng(f"machine {number}")) for number, one in enumerate(who)]
+        self.network.join([machine.arrived for machine in self.machines])
         self._judged = [machine for machine in self.machines if machine.who in self._correct]
         for machine, skew_ms in zip(self.machines, settings.skews_ms, strict=False):
             machine.skew_ms = skew_ms
         self.attacker: Attacker | None = None
         self._checks: list[Check] = [check(self) for check in checks]
+        self._leavers = [check for check in self._checks if type(check).left is not Check.left]
+        self._provers = [check for check in self._checks if type(check).proved is not Check.proved]
         self._hearers = [check for check in self._checks if type(check).heard is not Check.heard]
+        self._reporters = [check for check in self._checks if type(check).reported is not Check.reported]
         self.clients = Clients(self, self._rng("clients"), self._judged)
         self.council = Council(self)
         self._backups: dict[int, Disk] = {}
@@ -132,6 +141,15 @@ class Cluster:
         self.counts["sent"] = self.network.sent
         self.counts["actions"] = self.schedule.actions_done
         return Result(settings, self.variant.name, violation, self.schedule.now_us, height, self._view, self.counts)
+
+    def close(self) -> None:
+        """Lets go of everything: all that refers back does so through these, and to find that out later costs a fifth
+        of a run's time.
+        """
+        self.schedule.clear()
+        for machine in self.machines:
+            vars(machine).clear()
+        vars(self).clear()
 
     def _begin(self) -> None:
         self.clients.begin()
@@ -219,9 +237,6 @@ class Cluster:
                 return rule
         return self._sets[0]
 
-    def _deliver(self, source: int, target: int, parcel: Any) -> None:
-        self.machines[target].arrived(source, parcel)
-
     def proved(self, machine: Machine, message: Message) -> bool:
         """Returns whether a message is true for a machine; what says no to one of a correct validator is broken.
 
@@ -252,7 +267,7 @@ class Cluster:
             return False
         if read != message:
             raise Violation("messages", f"{describe_message(message)} is read as another message")
-        for check in self._checks:
+        for check in self._provers:
             check.proved(message)
         return True
 
@@ -263,7 +278,7 @@ class Cluster:
             self._last_left = (machine, message)
             if machine.own(message):
                 self._said[id(message)] = message
-            for check in self._checks:
+            for check in self._leavers:
                 check.left(machine, message)
 
     def started(self, machine: Machine) -> None:
@@ -311,7 +326,7 @@ class Cluster:
         if machine.who not in self._correct:
             return
         self.count(report.kind.value if report.kind is ReportKind.REJECTED else f"{report.kind.value} {report.code}")
-        for check in self._checks:
+        for check in self._reporters:
             check.reported(machine, report)
         if report.kind is ReportKind.SIGNING and report.code == "records_lost":
             self.operators.cannot_sign(machine, chain_intact=False)

@@ -92,6 +92,7 @@ class Machine:
         self._asked: Message | None = None
         self._answer = False
         self._plain = type(self.conduct) is Conduct
+        self._traced = cluster.traced
         self._others = tuple(other for other, one in enumerate(cluster.settings.machines()) if one != who)
         self._paused_until_us = 0
         self._dies_in: tuple[int, int] | None = None
@@ -252,18 +253,16 @@ class Machine:
 
     def later(self, delay_us: int, action: Callable[[], None]) -> None:
         """Lets the process do something after a while, unless it ends before; a paused one does it when it goes on."""
-        life = self.life
+        self.cluster.schedule.after(delay_us, partial(self._act, self.life, action))
 
-        def act() -> None:
-            if life != self.life:
-                return
-            wait_us = self._paused_until_us - self.cluster.schedule.now_us
-            if wait_us > 0:
-                self.cluster.schedule.after(wait_us, act)
-            else:
-                self._guarded(action)
-
-        self.cluster.schedule.after(delay_us, act)
+    def _act(self, life: int, action: Callable[[], None]) -> None:
+        if life != self.life:
+            return
+        wait_us = self._paused_until_us - self.cluster.schedule.now_us
+        if wait_us > 0:
+            self.cluster.schedule.after(wait_us, partial(self._act, life, action))
+        else:
+            self._guarded(action)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """A broken invariant halts a node; the checks decide whether that may happen. Nothing else may be raised."""
@@ -297,7 +296,8 @@ class Machine:
         life = self.life
         self._tick()
         if life == self.life:
-            self.cluster.trace_core(self.number, value)
+            if self._traced:
+                self.cluster.trace_core(self.number, value)
             self._perform(self.core.step(value))
 
     def _tick(self) -> None:
@@ -401,8 +401,11 @@ class Machine:
     # ---- effects ----
 
     def _perform(self, effects: tuple[Effect, ...]) -> None:
+        if not effects:
+            return
         for effect in effects:
-            self.cluster.trace_core(self.number, effect)
+            if self._traced:
+                self.cluster.trace_core(self.number, effect)
             match effect:
                 case Send(to, message):
                     # The index is one of the set in force now, and of no other by the time that it leaves.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from consensus.messages import Kind
@@ -39,19 +40,22 @@ class Network:
         schedule: Schedule,
         rng: random.Random,
         links: Links,
-        deliver: Callable[[int, int, Any], None],
         regions: Sequence[int] = (),
     ) -> None:
-        """Takes what gets a message that arrives: deliver(from, to, message), and where each machine stands."""
+        """Takes where each machine stands."""
         self.links = links
         self.sent = 0
         self.gate: Gate | None = None
         self._schedule = schedule
         self._rng = rng
-        self._deliver = deliver
+        self._ends: tuple[Callable[[int, Any], None], ...] = ()
         self._regions = tuple(regions)
         self._cuts: dict[Link, int] = {}
         self._hushed: dict[tuple[Link, Kind], int] = {}
+
+    def join(self, ends: Iterable[Callable[[int, Any], None]]) -> None:
+        """Takes what gets a message that arrives, by machine: end(from, message)."""
+        self._ends = tuple(ends)
 
     def cut(self, links: Iterable[Link], by: int) -> None:
         """Cuts each link once more (+1), or once less (-1): cuts may overlap."""
@@ -83,11 +87,11 @@ class Network:
                 delay += self._between(source, target)
             if links.straying and rng.random() < links.straying:
                 delay += int(links.stray_us * rng.random())
-            self._schedule.after(delay, lambda: self._arrive(source, target, message))
+            self._schedule.after(delay, partial(self._arrive, source, target, message))
 
     def carry(self, source: int, target: int, message: Any, delay_us: int) -> None:
         """Brings a message to its target after a time, past the gate and the links' own chances; cuts hold."""
-        self._schedule.after(delay_us, lambda: self._arrive(source, target, message))
+        self._schedule.after(delay_us, partial(self._arrive, source, target, message))
 
     def _between(self, source: int, target: int) -> int:
         """How much longer a message travels between regions: the distance, and now and then a crowded way."""
@@ -98,4 +102,4 @@ class Network:
 
     def _arrive(self, source: int, target: int, message: Any) -> None:
         if not self._cuts.get((source, target)):
-            self._deliver(source, target, message)
+            self._ends[target](source, message)

@@ -34,6 +34,10 @@ class Schedule:
         """Lets `action` happen at a time, or now if that is past."""
         self.after(time_us - self.now_us, action)
 
+    def clear(self) -> None:
+        """Forgets what was to happen."""
+        self._queue.clear()
+
     def run(self, until_us: int) -> bool:
         """Acts until an action sets `finished`, or until the time is up; returns whether finished."""
         queue, pop = self._queue, heapq.heappop

@@ -38,7 +38,8 @@ from state.store.errors import Damaged, StorageFailed
 
 def network(links=CALM):
     schedule, got = Schedule(), []
-    made = Network(schedule, random.Random(1), links, lambda source, target, message: got.append((source, target)))
+    made = Network(schedule, random.Random(1), links)
+    made.join([lambda source, message, target=target: got.append((source, target)) for target in range(8)])
     return schedule, made, got
 
 
