@@ -95,6 +95,7 @@ _CODES: Final[dict[str, ExitCode]] = {
     "storage_failed": ExitCode.DISK_ERROR,
     "store_locked": ExitCode.STORE_LOCKED,
     "key_in_use": ExitCode.STORE_LOCKED,
+    "key_lock_unusable": ExitCode.STORE_LOCKED,
     "votes_missing": ExitCode.VOTES_MISSING,
     "version_unknown": ExitCode.VERSION_UNKNOWN,
     "own_vote_seen": ExitCode.OWN_VOTE_SEEN,
