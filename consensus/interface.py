@@ -366,7 +366,9 @@ class Snapshot:
     """The replica as it stands, for RPC and metrics. Indexes are those of the set in force.
 
     `refusal` says as a stable code why nothing may be signed: not_in_force, records_missing, records_lost, recovering,
-    reported (a lost quorum), behind, silent. `timers` maps names to the ms at which they fire, on the clock of Tick.
+    reported (a lost quorum), behind, silent. While recovering, `signed_at_most` is the highest height at which it
+    may have signed, and `recovers_at` the first whose commit may end that; None as long as they are not known. `timers`
+    maps names to the ms at which they fire, on the clock of Tick.
     """
 
     height: Height
@@ -379,6 +381,8 @@ class Snapshot:
     index: int | None
     may_sign: bool
     refusal: str | None
+    signed_at_most: Height | None
+    recovers_at: Height | None
     proposal: Hash | None
     prepares: tuple[int, ...]
     commits: tuple[int, ...]

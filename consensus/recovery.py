@@ -32,6 +32,19 @@ def on_committed(core: Core, header: Header, certificate: Certificate) -> None:
         keep(core, Signing(SigningState.OPEN, above), "recovered")
 
 
+def ends_at(core: Core) -> Height | None:
+    """Returns the first height whose commit may let a validator sign that lost records; None if it is not known yet."""
+    signing, terms = core.signing, core.terms
+    below = Height(signing.from_height - 1)
+    if signing.state is not SigningState.RECOVERING:
+        return below if core.height <= below else None
+    if terms is not None:
+        return max(below, terms.last_height)
+    if signing.signed_at_most is None:
+        return None
+    return max(below, core.rules.recovery_height(signing.signed_at_most))
+
+
 def on_new_set(core: Core) -> None:
     """Ends a recovery under a statement where a new set begins at a height at which nothing can have been signed.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from consensus import certificates, chain, normal, own_votes, repair, timers, view_change
+from consensus import certificates, chain, normal, own_votes, recovery, repair, timers, view_change
 from consensus.core import Core, Signer
 from consensus.interface import (
     BodyAvailable,
@@ -106,6 +106,8 @@ class Replica:
             index=core.index,
             may_sign=core.may_sign,
             refusal=core.refusal,
+            signed_at_most=core.signing.signed_at_most,
+            recovers_at=recovery.ends_at(core),
             proposal=None if core.accepted is None else core.accepted.block_hash,
             prepares=_members(tally.mask(Kind.PREPARE, core.view), core.validators.n),
             commits=_members(tally.mask(Kind.COMMIT, core.view), core.validators.n),

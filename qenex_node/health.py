@@ -82,6 +82,20 @@ def not_ready(readings: Readings) -> tuple[Reason, ...]:
     return tuple(reasons)
 
 
+def recovering(recovers_at: int | None, signed_at_most: int | None, head_height: int) -> Reason:
+    """Returns why a validator that lost its vote records does not vote, and how many blocks that lasts at least.
+
+    A height that is not known yet is None: it is as soon as blocks come whose time is later than the recovery's start.
+    """
+    return _reason(
+        "recovering",
+        "it lost its vote records, and signs again after some blocks that the others make without it",
+        signed_at_most=signed_at_most,
+        recovers_at=recovers_at,
+        blocks_left=None if recovers_at is None else max(1, recovers_at - head_height),
+    )
+
+
 class DiskGuard:
     """Says when free disk space is too low to vote, and when there is enough again (with some slack)."""
 

@@ -10,7 +10,7 @@ from qenex_node import metrics as m
 from qenex_node.clock import WallClock
 from qenex_node.driver import Driver
 from qenex_node.gossip import Gossip
-from qenex_node.health import Readings
+from qenex_node.health import Readings, recovering
 from qenex_node.housekeeping import Housekeeping
 from qenex_node.mempool import Mempool
 from qenex_node.metrics import Reading, clock_offsets
@@ -87,8 +87,8 @@ class Standing:
         refusal = self._driver.snapshot.refusal or ""
         if refusal in _REFUSALS:
             return Reason(refusal, _REFUSALS[refusal])
-        return Reason(
-            "recovering", "it lost its vote records, and signs again after some blocks that the others make without it"
+        return recovering(
+            self._driver.snapshot.recovers_at, self._driver.snapshot.signed_at_most, self._store.head.height
         )
 
     def _why_votes_missing(self) -> str:

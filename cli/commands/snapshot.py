@@ -121,6 +121,8 @@ def restore(settings: Settings, snapshot: str, block_hash: str | None) -> None:
     lines = [output.fields(document)]
     if node_home.is_validator and not restored.votes_exist:
         lines.append("The vote records are missing: `qenex recover` before this validator signs again.")
+    else:
+        lines.append(f"Next: qenex start --home {node_home.home.path}; it fetches the blocks above {document['head']}.")
     output.answer(settings, document, *lines)
 
 

@@ -53,6 +53,13 @@ def test_a_snapshot_is_made_listed_proved_and_restored_elsewhere(qenex: Qenex, h
     assert qenex("rollback", "--home", new, "--yes", "--json").json["error"]["code"] == "rollback_impossible"
 
 
+def test_restoring_a_snapshot_says_what_to_do_next(qenex: Qenex, home: Path, new: Path) -> None:
+    made = qenex("snapshot", "create", "--home", home, "--json").json
+    assert (
+        f"Next: qenex start --home {new}; it fetches" in qenex("snapshot", "restore", made["path"], "--home", new).out
+    )
+
+
 def test_what_does_not_hold_is_refused_by_name_and_changes_nothing(qenex: Qenex, home: Path, new: Path) -> None:
     made = qenex("snapshot", "create", "--home", home, "--json").json
     right, wrong = made["block_hash"], "0x" + "11" * 32

@@ -61,13 +61,16 @@ def test_where_the_chain_was_lost_too_time_tells() -> None:
     cluster.run(1500)
     cluster.submit(b"B")
     assert decode_records(node.records).signing.signed_at_most is None
+    assert (node.state.signed_at_most, node.state.recovers_at) == (None, None)
     cluster.run(1000)
     cluster.submit(b"C")
     assert decode_records(node.records).signing.signed_at_most == 3
+    assert (node.state.signed_at_most, node.state.recovers_at) == (3, 5)
     for wire in (b"D", b"E"):
         assert not node.state.may_sign
         cluster.submit(wire)
     assert node.state.may_sign
+    assert (len(node.chain), node.state.recovers_at) == (5, None)
 
 
 def test_a_height_committed_with_a_vote_of_ours_does_not_end_recovery() -> None:

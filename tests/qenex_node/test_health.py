@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qenex_node.exitcodes import MEANINGS, ExitCode, exit_code_of
-from qenex_node.health import DiskGuard, Readings, check_disk, not_ready
+from qenex_node.health import DiskGuard, Readings, check_disk, not_ready, recovering
 from qenex_node.rpc.view import Reason
 from state.errors import Rejected
 
@@ -50,6 +50,15 @@ def test_all_reasons_are_listed_the_most_important_first() -> None:
     reasons = not_ready(dataclasses.replace(READY, validators_reachable=1, target_height=500, work_waiting_ms=20_000))
     assert dict(reasons[0].data) == {"reachable": 1, "quorum": 3}
     assert [reason.code for reason in reasons] == ["no_quorum", "head_behind", "stalled"]
+
+
+def test_a_recovery_says_what_it_waits_for_as_soon_as_that_is_known() -> None:
+    known = recovering(12, 10, 9)
+    assert known.code == "recovering"
+    assert dict(known.data) == {"signed_at_most": 10, "recovers_at": 12, "blocks_left": 3}
+    # The commit at that height may hold a vote of ours: then one more is waited for, at least.
+    assert dict(recovering(12, 10, 12).data)["blocks_left"] == 1
+    assert set(dict(recovering(None, None, 9).data).values()) == {None}
 
 
 def test_low_disk_refuses_to_vote_until_there_is_some_slack() -> None:
