@@ -16,6 +16,7 @@ from consensus.messages import (
     Evidence,
     Kind,
     Message,
+    ViewChange,
     decode_message,
     encode_message,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from devnet.simulation.machine import Machine
 
 GARBLED: Final = 0.25
+NEARLY: Final = 0.25
 NUMBERS: Final = (0, 1, 2, 3, 4, 7, 15, 63, 64, 10**6, 2**53, 2**64 - 1)
 
 
@@ -59,8 +61,12 @@ class Garbler(Conduct):
             value = list(decode(encode_message(message), bytes_max=MESSAGE_BYTES_MAX))
             value[-2 if type(value[-2]) is int else 1] = machine.member
             value = tuple(value)
-        for _ in range(self.rng.choice((1, 1, 1, 2, 3))):
-            value = changed(self.rng, value)
+        if self.rng.random() < NEARLY:
+            value = self._nearly(value)
+        else:
+            # Often nothing at all: a true NEW-VIEW of another, said in its own name.
+            for _ in range(self.rng.choice((0, 1, 1, 1, 2, 3))):
+                value = changed(self.rng, value)
         data = encode(value)
         try:
             read = decode_message(data)
@@ -69,6 +75,31 @@ class Garbler(Conduct):
         if not isinstance(read, Decided | Evidence) and read.sender == machine.member:
             return encode_message(signed(machine, read))
         return data
+
+    def _nearly(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns a message that is right but for one field, which is of the right form and says what cannot be."""
+        kind, height = value[:2]
+        match kind:
+            case Kind.PRE_PREPARE:
+                certificates = [
+                    held.certificate if isinstance(held, Decided) else held.committed
+                    for held in self._heard.values()
+                    if isinstance(held, Decided | ViewChange)
+                ]
+                other = next((found.to_value() for found in certificates if found is not None), None)
+                return self.rng.choice(((*value[:4], value[4] + b"\0", *value[5:]), (*value[:5], other, *value[6:])))
+            case Kind.VIEW_CHANGE:
+                return (kind, height, 0, *value[3:])
+            case Kind.NEW_VIEW if value[3]:
+                inner = (int(Kind.SUSPECT), *value[3][0][1:])
+                return self.rng.choice(
+                    (
+                        (kind, height + 1, *value[2:]),
+                        (*value[:3], value[3][1:], *value[4:]),
+                        (*value[:3], (inner, *value[3][1:]), *value[4:]),
+                    )
+                )
+        return value
 
 
 def changed(rng: random.Random, value: Any) -> Any:
